@@ -1,0 +1,151 @@
+"""A company folder (`HEALTHLOOP_HOME`): where things lie in it, and what `company.yaml` says."""
+
+import datetime as dt
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from contracts.documents import Document, nearest, read_document, validate
+from contracts.errors import ConfigurationError, NotFoundError, Problem
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _known_time_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"unknown time zone '{name}'; {nearest(name, available_timezones())}")
+    return name
+
+
+class Strict(BaseModel):
+    """A part of a document: unknown settings are mistakes, and nothing changes once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(Strict):
+    """How much may be wrong before a blocking check stops the run."""
+
+    quarantine_share: Share = 0.05
+    identity_coverage: Share = 0.8
+    band_change_share: Share = 0.10
+
+
+class Schedules(Strict):
+    """When Dagster runs by itself. Off unless `enabled`."""
+
+    enabled: bool = False
+    daily_at: str = Field("06:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    hourly: bool = True
+
+
+class Identity(Strict):
+    """How source keys find their account, beside explicit keys."""
+
+    manual: str | None = None
+    by_domain: bool = True
+    by_email_domain: bool = True
+
+
+class Settings(Strict):
+    """`company.yaml`."""
+
+    name: str
+    tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    time_zone: Annotated[str, AfterValidator(_known_time_zone)] = "UTC"
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+    history_start: dt.date
+    today: dt.date | None = None
+    use_metric: str | None = "active_days_28d"
+    family_rollup: Literal["worst", "mean", "revenue"] = "worst"
+    warehouse_memory: str = Field("3GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
+    limits: Limits = Limits()
+    schedules: Schedules = Schedules()
+    identity: Identity = Identity()
+
+
+@dataclass(frozen=True)
+class Company:
+    """A company: its folder, its settings and the days that follow from them."""
+
+    home: Path
+    settings: Settings
+
+    @property
+    def state(self) -> Path:
+        """Where everything lies that is not configuration; safe to delete, but for the lake."""
+        return self.home / "state"
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file. It can be rebuilt from the lake."""
+        return self.state / "warehouse.duckdb"
+
+    @property
+    def lake(self) -> Path:
+        """The Parquet lake: what the sources said, every version."""
+        return self.state / "lake"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The company's time zone: its days begin and end there."""
+        return ZoneInfo(self.settings.time_zone)
+
+    def now(self, clock: dt.datetime) -> dt.datetime:
+        """The clock as this company sees it, in UTC: the end of `today` where that is pinned."""
+        if self.settings.today is None:
+            return clock.astimezone(dt.UTC)
+        return self.end_of(self.settings.today)
+
+    def end_of(self, day: dt.date) -> dt.datetime:
+        """The instant, in UTC, at which a day of this company is over.
+
+        With ``time_zone: Europe/Berlin``, 2026-06-30 ends at 2026-06-30 22:00 UTC.
+        """
+        next_midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), self.zone)
+        return next_midnight.astimezone(dt.UTC)
+
+    def last_day(self, clock: dt.datetime) -> dt.date:
+        """The last day that can be scored: `today` where pinned, else the last whole day."""
+        if self.settings.today is not None:
+            return self.settings.today
+        return clock.astimezone(self.zone).date() - dt.timedelta(days=1)
+
+
+def home_from_environment() -> Path:
+    """The folder named by `HEALTHLOOP_HOME`, or `./company`."""
+    return Path(os.environ.get("HEALTHLOOP_HOME", "company"))
+
+
+def read_company(home: Path) -> Company:
+    """Read `company.yaml`.
+
+    Raises:
+        NotFoundError: there is no such folder or no `company.yaml` in it.
+        ConfigurationError: `company.yaml` has mistakes; all are listed.
+    """
+    company, _, problems = check_company(home)
+    if problems or company is None:
+        raise ConfigurationError(problems)
+    return company
+
+
+def check_company(home: Path) -> tuple[Company | None, Document | None, list[Problem]]:
+    """Read `company.yaml` and list its mistakes instead of raising them."""
+    file = home / "company.yaml"
+    if not file.is_file():
+        raise NotFoundError(
+            f"{file} does not exist",
+            "name a company folder with --home or HEALTHLOOP_HOME, "
+            "or make a first one with `healthloop demo`",
+        )
+    document, problems = read_document(file)
+    if document is None:
+        return None, None, problems
+    settings, more = validate(document, Settings, data=document.data or {})
+    company = Company(home.resolve(), settings) if settings else None
+    return company, document, problems + more
