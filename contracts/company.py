@@ -62,6 +62,7 @@ class Settings(Strict):
     today: dt.date | None = None
     use_metric: str | None = "active_days_28d"
     family_rollup: Literal["worst", "mean", "revenue"] = "worst"
+    library_scorecards: bool = True
     warehouse_memory: str = Field("3GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
     limits: Limits = Limits()
     schedules: Schedules = Schedules()

@@ -1,0 +1,1 @@
+"""What the YAML of metrics, scorecards and profiles may say, as pydantic models."""

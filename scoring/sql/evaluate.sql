@@ -1,0 +1,208 @@
+-- Scores and contributions from inputs, for the scorecards in the tables `components`,
+-- `breakpoints`, `cards` and `card_caps`. Everything about the arithmetic of a score is here.
+
+-- 1. Every component of an account's scorecard with its metric's value and its points.
+CREATE OR REPLACE TEMP TABLE placed AS
+SELECT
+    a.account_id, a.score, a.scorecard, c.position, c.metric, c.pillar, c.combine, c.high_is_bad,
+    c.pillar_weight, c.weight, c.policy = 'required' AS required,
+    i.value,
+    coalesce(i.state, 'absent') AS state,
+    CASE WHEN i.state IS NULL THEN 'not computed' ELSE i.reason END AS reason,
+    coalesce(i.state IN ('present', 'zero-filled'), false) AS present,
+    coalesce(i.state IN ('stale', 'suspect', 'corrupt'), false) AS plumbing,
+    -- A missing policy stands in for what a customer does not have, never for a broken pipe.
+    CASE
+        WHEN coalesce(i.state IN ('stale', 'suspect', 'corrupt'), false) THEN NULL
+        WHEN i.state IN ('present', 'zero-filled') OR c.policy = 'impute'
+            THEN b.y_from + CASE WHEN b.slope = 0 THEN 0 ELSE b.slope * (coalesce(i.value, c.imputed) - b.x_from) END
+        WHEN c.policy = 'neutral' THEN 50.0
+        WHEN c.policy = 'worst' THEN c.worst_points
+    END AS points
+FROM {{ assignments }} AS a
+JOIN components AS c ON c.scorecard = a.scorecard
+LEFT JOIN {{ inputs }} AS i ON i.account_id = a.account_id AND i.metric = c.metric
+LEFT JOIN breakpoints AS b
+    ON b.component = c.component
+    AND coalesce(i.value, c.imputed) >= b.x_from AND coalesce(i.value, c.imputed) < b.x_to;
+
+-- 2. Pillars: the weighted mean (or the worst) of what counts; low and high with everything
+--    missing at 0 and at 100.
+CREATE OR REPLACE TEMP TABLE pillars AS
+SELECT
+    account_id, score, pillar, any_value(pillar_weight) AS pillar_weight,
+    any_value(combine) AS combine,
+    sum(weight) FILTER (WHERE points IS NOT NULL) AS counted_weight,
+    sum(weight) FILTER (WHERE present) AS present_weight,
+    sum(weight) AS nominal_weight,
+    arg_max(position, CASE WHEN high_is_bad THEN points ELSE 100 - points END * 1000 - position)
+        FILTER (WHERE points IS NOT NULL) AS worst_position,
+    CASE
+        WHEN any_value(combine) = 'mean'
+            THEN sum(weight * CASE WHEN present THEN points ELSE 0 END) / sum(weight)
+        WHEN any_value(high_is_bad) THEN max(CASE WHEN present THEN points ELSE 0 END)
+        ELSE min(CASE WHEN present THEN points ELSE 0 END)
+    END AS low,
+    CASE
+        WHEN any_value(combine) = 'mean'
+            THEN sum(weight * CASE WHEN present THEN points ELSE 100 END) / sum(weight)
+        WHEN any_value(high_is_bad) THEN max(CASE WHEN present THEN points ELSE 100 END)
+        ELSE min(CASE WHEN present THEN points ELSE 100 END)
+    END AS high,
+    bool_or(required AND NOT present) AS required_missing,
+    bool_or(plumbing) AS plumbing
+FROM placed
+GROUP BY account_id, score, pillar;
+
+CREATE OR REPLACE TEMP TABLE totals AS
+SELECT
+    account_id, score,
+    sum(pillar_weight) FILTER (WHERE counted_weight IS NOT NULL) AS counted_pillar_weight,
+    coalesce(sum(present_weight), 0) / sum(nominal_weight) AS coverage,
+    sum(pillar_weight * low) / sum(pillar_weight) AS low,
+    sum(pillar_weight * high) / sum(pillar_weight) AS high,
+    bool_or(required_missing) AS required_missing,
+    bool_or(plumbing) AS plumbing
+FROM pillars
+GROUP BY account_id, score;
+
+-- 3. Contributions, in hundredths of a point that add up exactly: each is the step that the running
+--    sum makes after rounding. Whole numbers (1e-8 points) keep the sums independent of their order.
+CREATE OR REPLACE TEMP TABLE weighed AS
+SELECT
+    placed.*,
+    CASE
+        WHEN points IS NULL THEN 0.0
+        WHEN placed.combine = 'worst'
+            THEN CASE WHEN position = worst_position THEN placed.pillar_weight / counted_pillar_weight ELSE 0.0 END
+        ELSE placed.pillar_weight / counted_pillar_weight * weight / counted_weight
+    END AS effective_weight,
+    round(coalesce(effective_weight * points, 0) * 1e8)::BIGINT AS units
+FROM placed
+JOIN pillars USING (account_id, score, pillar)
+JOIN totals USING (account_id, score);
+
+CREATE OR REPLACE TEMP TABLE evaluated_components AS
+SELECT
+    * EXCLUDE (units),
+    (sum(units) OVER upto::BIGINT + 500000) // 1000000
+        - (coalesce(sum(units) OVER before, 0)::BIGINT + 500000) // 1000000 AS hundredths
+FROM weighed
+WINDOW
+    upto AS (PARTITION BY account_id, score ORDER BY position ROWS UNBOUNDED PRECEDING),
+    before AS (
+        PARTITION BY account_id, score ORDER BY position
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    );
+
+-- 4. Caps and floors: those that hold, and those that a broken pipe may be hiding.
+CREATE OR REPLACE TEMP TABLE fired (
+    account_id VARCHAR, score VARCHAR, position INTEGER, at_least DOUBLE, at_most DOUBLE,
+    because VARCHAR, holds BOOLEAN
+);
+{% for card in capped %}
+INSERT INTO fired
+SELECT account_id, score, cap.position, cap.at_least, cap.at_most, cap.because, cap.holds
+FROM (
+    SELECT a.account_id, a.score, unnest([
+{% for cap in card.caps %}
+        {'position': {{ cap.position }}, 'at_least': {{ cap.at_least }}, 'at_most': {{ cap.at_most }},
+         'because': {{ cap.because }}, 'holds': ({{ cap.condition }}), 'hidden': {{ cap.hidden }}}{{ "," if not loop.last }}
+{% endfor %}
+    ]) AS cap
+    FROM {{ assignments }} AS a JOIN cap_facts AS f USING (account_id)
+    WHERE a.scorecard = {{ card.scorecard }}
+)
+WHERE cap.holds OR (cap.holds IS NULL AND cap.hidden);
+{% endfor %}
+
+-- 5. Scores.
+CREATE OR REPLACE TEMP TABLE evaluated_scores AS
+WITH raw AS (
+    SELECT account_id, score, sum(hundredths) / 100.0 AS raw
+    FROM evaluated_components GROUP BY account_id, score
+),
+limits AS (
+    SELECT
+        account_id, score,
+        max(at_least) FILTER (WHERE holds) AS floor,
+        min(at_most) FILTER (WHERE holds) AS ceiling,
+        max(at_least) FILTER (WHERE holds IS NULL) AS hidden_floor,
+        min(at_most) FILTER (WHERE holds IS NULL) AS hidden_ceiling
+    FROM fired GROUP BY account_id, score
+),
+limited AS (
+    SELECT
+        a.account_id, a.score, a.scorecard, t.coverage,
+        t.plumbing OR l.hidden_floor IS NOT NULL OR l.hidden_ceiling IS NOT NULL AS plumbing,
+        t.required_missing,
+        CASE
+            WHEN NOT t.required_missing AND t.counted_pillar_weight IS NOT NULL
+                THEN least(greatest(r.raw, l.floor), l.ceiling)
+        END::DECIMAL(6, 2) AS value,
+        r.raw::DECIMAL(6, 2) AS raw,
+        l.floor, l.ceiling,
+        floor(100 * least(greatest(t.low, l.floor), l.ceiling, l.hidden_ceiling)) / 100 AS low,
+        ceil(100 * least(greatest(t.high, l.floor, l.hidden_floor), l.ceiling)) / 100 AS high
+    FROM {{ assignments }} AS a
+    JOIN totals AS t USING (account_id, score)
+    JOIN raw AS r USING (account_id, score)
+    LEFT JOIN limits AS l USING (account_id, score)
+),
+banded AS (
+    SELECT
+        l.* REPLACE (l.low::DECIMAL(6, 2) AS low, l.high::DECIMAL(6, 2) AS high), c.*  EXCLUDE (scorecard),
+        CASE WHEN l.value >= upper_edge THEN upper_band WHEN l.value >= middle_edge THEN middle_band WHEN l.value IS NOT NULL THEN lower_band END AS plain_band,
+        CASE WHEN low >= upper_edge THEN upper_band WHEN low >= middle_edge THEN middle_band ELSE lower_band END AS low_band,
+        CASE WHEN high >= upper_edge THEN upper_band WHEN high >= middle_edge THEN middle_band ELSE lower_band END AS high_band,
+        u.state AS use_state, u.reason AS use_reason
+    FROM limited AS l
+    JOIN cards AS c USING (scorecard)
+    LEFT JOIN {{ inputs }} AS u ON u.account_id = l.account_id AND u.metric = {{ use_metric }}
+),
+judged AS (
+    SELECT
+        *,
+        CASE
+            WHEN required_missing THEN 'a required metric is missing'
+            WHEN value IS NULL THEN 'nothing is known'
+            WHEN coverage < minimum_coverage - 1e-9
+                THEN 'only ' || round(100 * coverage)::INTEGER || ' % of the weight is known, '
+                    || round(100 * minimum_coverage)::INTEGER || ' % is needed'
+            WHEN plumbing AND low_band <> high_band
+                THEN 'a source is not delivering; between ' || round(low)::INTEGER || ' and ' || round(high)::INTEGER
+            WHEN plain_band = claim_band AND (low_band = opposite_band OR high_band = opposite_band)
+                THEN 'too little is known for ' || claim_band || '; it could be ' || opposite_band
+            WHEN family = 'risk' AND plain_band = claim_band AND use_state = 'absent'
+                AND use_reason <> 'no source'
+                THEN 'its use is not measured'
+        END AS unknown_because
+    FROM banded
+)
+SELECT
+    account_id, score, scorecard, value, raw, floor, ceiling, low, high, coverage, plumbing,
+    CASE WHEN unknown_because IS NULL THEN plain_band ELSE 'unknown' END AS band,
+    unknown_because AS band_reason
+FROM judged;
+
+-- 6. One list of contributions: components, then the caps that hold. Of several caps the strictest
+--    one moves the score, and a ceiling has the last word.
+CREATE OR REPLACE TEMP TABLE evaluated_contributions AS
+SELECT
+    account_id, score, position, 'component' AS kind, metric, pillar, value, state, reason, weight,
+    effective_weight, points, (hundredths / 100.0)::DECIMAL(6, 2) AS contribution
+FROM evaluated_components
+UNION ALL
+SELECT
+    f.account_id, f.score, f.position, 'cap', NULL, NULL, coalesce(f.at_least, f.at_most), NULL,
+    f.because, NULL, NULL, NULL,
+    CASE
+        WHEN row_number() OVER (
+            PARTITION BY f.account_id, f.score, f.at_least IS NULL
+            ORDER BY f.at_least DESC, f.at_most, f.position
+        ) > 1 THEN 0
+        WHEN f.at_least IS NOT NULL THEN greatest(s.raw, s.floor) - s.raw
+        ELSE least(greatest(s.raw, s.floor), s.ceiling) - coalesce(greatest(s.raw, s.floor), s.raw)
+    END::DECIMAL(6, 2)
+FROM fired AS f JOIN evaluated_scores AS s USING (account_id, score)
+WHERE f.holds;

@@ -1,0 +1,5 @@
+DELETE FROM metrics.accounts WHERE as_of = {{ day }};
+INSERT INTO metrics.accounts BY NAME SELECT {{ day }} AS as_of, * FROM profiled;
+DELETE FROM metrics.metric_values WHERE as_of = {{ day }};
+INSERT INTO metrics.metric_values BY NAME
+SELECT {{ day }} AS as_of, account_id, metric, value, state, reason FROM measured;
