@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from contracts.company import Strict
 from contracts.documents import nearest
@@ -30,7 +30,7 @@ def _days(value: Any) -> int:
     return int(match[1])
 
 
-Days = Annotated[int, BeforeValidator(_days)]
+Days = Annotated[int, BeforeValidator(_days), PlainSerializer(lambda days: f"{days}d")]
 
 
 def _known_table(name: str) -> str:

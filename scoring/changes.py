@@ -1,0 +1,228 @@
+"""The exact split of a score's change between two days.
+
+The score is evaluated again in between, changing one thing after the other:
+
+1. **profile**: the account's profile of today, under the scorecards of then, over the data of then;
+2. **scorecard**: the scorecards of today, over the data of then;
+3. **missing data**: what is known today but was not then, or the other way round;
+4. **behaviour**: everything else that moved, split by component, since the weights are now the same;
+5. **overrides**: what a human set.
+
+Each part is a difference between neighbours, so the parts sum exactly to the change.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from contracts.errors import NotFoundError
+from scoring.expressions import literal
+from scoring.library import Library, NamedScorecard, from_document
+from scoring.reasons import label_of
+from scoring.scores import card_key, create_table, evaluate
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a change: its kind, what it is about, and how many points it moved the score."""
+
+    kind: str
+    label: str
+    amount: Decimal
+    metric: str | None = None
+    value_then: float | None = None
+    value_now: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a score; the amounts of its parts sum exactly to ``value_now - value_then``."""
+
+    since: dt.date
+    until: dt.date
+    value_then: Decimal
+    value_now: Decimal
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is stored of one account's score on one day."""
+
+    day: dt.date
+    value: Decimal
+    segment: str
+    stage: str
+    outcome: str | None
+    card: NamedScorecard
+    library: Library
+
+
+def split_change(
+    connection: duckdb.DuckDBPyConnection,
+    account_id: str,
+    *,
+    score: str,
+    since: dt.date,
+    until: dt.date,
+) -> Change:
+    """Split the change of one account's score between two scored days.
+
+    Raises:
+        NotFoundError: the account had no such score, or no number, on one of the days.
+    """
+    then = _scored(connection, account_id, score, since)
+    now = _scored(connection, account_id, score, until)
+    old_card = then.library.resolve(
+        score=score, segment=now.segment, stage=now.stage, outcome=now.outcome
+    ) or then.card
+    values = _evaluate_between(connection, account_id, score, then, now, old_card)
+    parts = [
+        Part("profile", _profile_change(then, now), values["profile"] - then.value),
+        Part("scorecard", _card_change(old_card, now.card), values["scorecard"] - values["profile"]),
+        Part(
+            "missing data",
+            _missing_change(connection, account_id, then, now),
+            values["missing"] - values["scorecard"],
+        ),
+        *_behaviour(connection, account_id, score, now),
+        Part("override", "none", Decimal("0.00")),
+    ]
+    return Change(since, until, then.value, now.value, tuple(parts))
+
+
+def _scored(
+    connection: duckdb.DuckDBPyConnection, account_id: str, score: str, day: dt.date
+) -> _Scored:
+    row = connection.execute(
+        "SELECT s.value, s.segment, s.stage, s.outcome, s.scorecard, l.document "
+        "FROM scores.scores AS s JOIN scores.revisions AS r USING (as_of, revision) "
+        "JOIN scores.libraries AS l USING (library) "
+        "WHERE s.as_of = ? AND s.account_id = ? AND s.score = ?",
+        [day, account_id, score],
+    ).fetchone()
+    if row is None or row[0] is None:
+        what = "was not scored" if row is None else "had no number"
+        raise NotFoundError(
+            f"{score} of {account_id} {what} on {day}", "choose another day with --since or --as-of"
+        )
+    value, segment, stage, outcome, name, document = row
+    library = from_document(document)
+    card = next(named for named in library.scorecards if named.name == name)
+    return _Scored(day, value, segment, stage, outcome, card, library)
+
+
+def _evaluate_between(
+    connection: duckdb.DuckDBPyConnection,
+    account_id: str,
+    score: str,
+    then: _Scored,
+    now: _Scored,
+    old_card: NamedScorecard,
+) -> dict[str, Decimal]:
+    """The score in the three worlds between then and now, by the same SQL as every score."""
+    account = literal(account_id)
+    usable = "('present', 'zero-filled')"
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE between_inputs AS WITH "
+        f"a AS (FROM metrics.metric_values WHERE account_id = {account} AND as_of = {literal(then.day)}), "
+        f"b AS (FROM metrics.metric_values WHERE account_id = {account} AND as_of = {literal(now.day)}) "
+        "SELECT world AS account_id, metric, value, state, reason "
+        "FROM a, (VALUES ('profile'), ('scorecard')) AS worlds(world) "
+        "UNION ALL "
+        "SELECT 'missing', b.metric, "
+        f"CASE WHEN a.state IN {usable} AND b.state IN {usable} THEN a.value ELSE b.value END, "
+        "b.state, b.reason FROM b LEFT JOIN a USING (metric)"
+    )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE between_accounts AS SELECT world AS account_id, "
+        "a.* EXCLUDE (as_of, account_id) FROM metrics.accounts AS a, "
+        "(VALUES ('profile'), ('scorecard'), ('missing')) AS worlds(world) "
+        f"WHERE a.account_id = {account} AND a.as_of = {literal(then.day)}"
+    )
+    create_table(
+        connection,
+        "between_assignments",
+        "account_id VARCHAR, score VARCHAR, scorecard VARCHAR",
+        [
+            ("profile", score, card_key(old_card)),
+            ("scorecard", score, card_key(now.card)),
+            ("missing", score, card_key(now.card)),
+        ],
+    )
+    cards = {card_key(old_card): (old_card, then.library)}
+    cards[card_key(now.card)] = (now.card, now.library)
+    evaluate(
+        connection,
+        cards.values(),
+        inputs="between_inputs",
+        accounts="between_accounts",
+        assignments="between_assignments",
+    )
+    rows = connection.execute("SELECT account_id, value FROM evaluated_scores").fetchall()
+    values = {world: value for world, value in rows if value is not None}
+    # A world in between without a number (a required metric was missing) changes nothing by itself.
+    profile = values.get("profile", then.value)
+    scorecard = values.get("scorecard", profile)
+    return {"profile": profile, "scorecard": scorecard, "missing": values.get("missing", scorecard)}
+
+
+def _behaviour(
+    connection: duckdb.DuckDBPyConnection, account_id: str, score: str, now: _Scored
+) -> list[Part]:
+    """What each component and cap moved, from the world with today's gaps to today."""
+    rows = connection.execute(
+        "WITH world AS (SELECT * FROM evaluated_contributions WHERE account_id = 'missing'), "
+        "today AS (SELECT * FROM scores.contributions "
+        "WHERE account_id = ? AND score = ? AND as_of = ?) "
+        "SELECT coalesce(t.kind, w.kind), coalesce(t.metric, w.metric), coalesce(t.reason, w.reason), "
+        "w.value, t.value, coalesce(t.contribution, 0) - coalesce(w.contribution, 0) AS moved "
+        "FROM today AS t FULL JOIN world AS w USING (position) "
+        "WHERE moved <> 0 ORDER BY abs(moved) DESC, position",
+        [account_id, score, now.day],
+    ).fetchall()
+    return [_behaviour_part(now.library, *row) for row in rows]
+
+
+def _behaviour_part(
+    library: Library, kind: str, metric: str | None, reason: str | None, *rest: Any
+) -> Part:
+    value_then, value_now, amount = rest
+    if kind == "cap":
+        return Part("behaviour", str(reason), amount)
+    return Part("behaviour", label_of(library, metric or ""), amount, metric, value_then, value_now)
+
+
+def _profile_change(then: _Scored, now: _Scored) -> str:
+    before, after = (
+        ", ".join(part for part in (s.segment, s.stage, s.outcome) if part) for s in (then, now)
+    )
+    return f"{before} -> {after}" if before != after else "the same profile"
+
+
+def _card_change(old: NamedScorecard, new: NamedScorecard) -> str:
+    if card_key(old) == card_key(new):
+        return "the same scorecard"
+    return f"{old.identity} -> {new.identity}"
+
+
+def _missing_change(
+    connection: duckdb.DuckDBPyConnection, account_id: str, then: _Scored, now: _Scored
+) -> str:
+    rows = connection.execute(
+        "SELECT metric, bool_or(as_of = ? AND state IN ('present', 'zero-filled')) AS known_now, "
+        "bool_or(as_of = ? AND state IN ('present', 'zero-filled')) AS known_then "
+        "FROM metrics.metric_values WHERE account_id = ? AND as_of IN (?, ?) "
+        "GROUP BY metric HAVING known_now <> known_then ORDER BY metric",
+        [now.day, then.day, account_id, now.day, then.day],
+    ).fetchall()
+    used = {component.metric for component in now.card.card.components}
+    words = [
+        f"{metric} is {'known again' if known_now else 'missing'}"
+        for metric, known_now, _ in rows
+        if metric in used
+    ]
+    return ", ".join(words) or "the same data is known"

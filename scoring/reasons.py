@@ -1,0 +1,59 @@
+"""Why a score is what it is, in sentences that a CSM can say to a customer."""
+
+import datetime as dt
+
+import duckdb
+
+from scoring.config.scorecards import Component
+from scoring.expressions import literal
+from scoring.library import Library
+from scoring.scores import create_table
+from scoring.sql import render
+
+MOST_REASONS = 3
+
+
+def compute(connection: duckdb.DuckDBPyConnection, library: Library, day: dt.date) -> None:
+    """Fill the temporary table `reasons`: account_id, score, rank (1 is strongest), sentence."""
+    rows = [
+        (named.name, component.metric, sentence_of(library, component), unit_of(library, component))
+        for named in library.scorecards
+        for component in named.card.components
+    ]
+    create_table(
+        connection,
+        "reason_texts",
+        "scorecard VARCHAR, metric VARCHAR, because VARCHAR, unit VARCHAR",
+        rows,
+    )
+    connection.execute(render("reasons.sql", day=literal(day)))
+
+
+def sentence_of(library: Library, component: Component) -> str:
+    """A component's own sentence, or one made of its metric's label: ``Open tickets: {value}``."""
+    if component.because:
+        return component.because
+    label = label_of(library, component.metric)
+    return f"{label}: {{value}} {{unit}}".strip()
+
+
+def label_of(library: Library, measure: str) -> str:
+    """What people call a measure: a metric's label, with its comparison in words."""
+    name, _, comparison = measure.partition(".")
+    metric = library.metrics.get(name)
+    label = metric.label if metric else name
+    words = {
+        "change": "change against the window before",
+        "peer_percentile": "rank among peers",
+        "percent_of_benchmark": "share of the benchmark",
+    }
+    return f"{label}, {words[comparison]}" if comparison else label
+
+
+def unit_of(library: Library, component: Component) -> str:
+    """The unit of a component's measure; comparisons are percentages."""
+    name, _, comparison = component.metric.partition(".")
+    if comparison:
+        return "%" if comparison != "peer_percentile" else ""
+    metric = library.metrics.get(name)
+    return metric.unit if metric else ""
