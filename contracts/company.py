@@ -39,7 +39,7 @@ class Schedules(Strict):
     """When Dagster runs by itself. Off unless `enabled`."""
 
     enabled: bool = False
-    daily_at: str = Field("06:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    daily_at: str = Field(default="06:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     hourly: bool = True
 
 
@@ -57,13 +57,13 @@ class Settings(Strict):
     name: str
     tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     time_zone: Annotated[str, AfterValidator(_known_time_zone)] = "UTC"
-    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     history_start: dt.date
     today: dt.date | None = None
     use_metric: str | None = "active_days_28d"
     family_rollup: Literal["worst", "mean", "revenue"] = "worst"
     library_scorecards: bool = True
-    warehouse_memory: str = Field("3GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
+    warehouse_memory: str = Field(default="3GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
     limits: Limits = Limits()
     schedules: Schedules = Schedules()
     identity: Identity = Identity()

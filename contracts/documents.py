@@ -41,60 +41,95 @@ class Document:
         return Problem(self.file, self.line(location), cause, remedy)
 
 
+MOST_NODES = 50_000
+"""A document with more keys and values than this is no configuration (or aliases blew it up)."""
+
+
 def read_document(file: Path) -> tuple[Document | None, list[Problem]]:
     """Read one YAML file; what cannot be read comes back as problems, never as an exception."""
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [Problem(file, 1, f"cannot be read: {error}", "make it a UTF-8 text file")]
+    except OSError as error:
+        return None, [
+            Problem(
+                file, 1, f"cannot be read: {error.strerror}", "check that it is a readable file"
+            )
+        ]
+    except UnicodeDecodeError:
+        return None, [Problem(file, 1, "is not UTF-8 text", "save it as UTF-8")]
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[Location, int] = {(): 1}
-        problems: list[Problem] = []
-        data = None if node is None else _construct(node, (), lines, problems, file)
+        reader = _Reader(file)
+        data = None if node is None else reader.construct(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         return None, [Problem(file, line, f"not valid YAML: {error.problem}", "correct the syntax")]
     except yaml.YAMLError as error:
-        return None, [Problem(file, 1, f"not valid YAML: {error}", "correct the syntax")]
-    return Document(file, data, lines), problems
+        cause = str(error).splitlines()[0]
+        return None, [Problem(file, 1, f"not valid YAML: {cause}", "correct the syntax")]
+    except RecursionError:
+        return None, [Problem(file, 1, "is nested too deeply", "make it flatter")]
+    return Document(file, data, reader.lines), reader.problems
 
 
-def _construct(
-    node: yaml.Node,
-    location: Location,
-    lines: dict[Location, int],
-    problems: list[Problem],
-    file: Path,
-) -> Any:
-    """Turn a node into plain data and note the line of everything in it."""
-    if isinstance(node, yaml.MappingNode):
+class _Reader:
+    """Turns YAML nodes into plain data and notes the line of everything in it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lines: dict[Location, int] = {(): 1}
+        self.problems: list[Problem] = []
+        self.nodes = 0
+
+    def construct(self, node: yaml.Node, location: Location) -> Any:
+        """Plain data: dicts, lists and scalars, whatever the document's tags ask for."""
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise _error(node, f"it has more than {MOST_NODES:,} keys and values")
+        if isinstance(node, yaml.MappingNode):
+            _refuse_tag(node, "tag:yaml.org,2002:map")
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode):
+            _refuse_tag(node, "tag:yaml.org,2002:seq")
+            items = []
+            for index, item in enumerate(node.value):
+                self.lines[(*location, index)] = item.start_mark.line + 1
+                items.append(self.construct(item, (*location, index)))
+            return items
+        return _scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             key = _scalar(key_node)
             line = key_node.start_mark.line + 1
             if key in result:
-                problems.append(
-                    Problem(file, line, f"'{key}' is given twice", "keep one of the two")
+                self.problems.append(
+                    Problem(self.file, line, f"'{key}' is given twice", "keep one of the two")
                 )
-            lines[(*location, key)] = line
-            result[key] = _construct(value_node, (*location, key), lines, problems, file)
+            self.lines[(*location, key)] = line
+            result[key] = self.construct(value_node, (*location, key))
         return result
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for index, item in enumerate(node.value):
-            lines[(*location, index)] = item.start_mark.line + 1
-            items.append(_construct(item, (*location, index), lines, problems, file))
-        return items
-    return _scalar(node)
 
 
 def _scalar(node: yaml.Node) -> Any:
     """A plain value; a tag such as ``!!python/object`` is a YAML error."""
-    constructor = yaml.SafeLoader("")
-    value = constructor.construct_object(node, deep=True)
-    return str(value) if isinstance(value, (dict, list, set, tuple)) else value
+    if not isinstance(node, yaml.ScalarNode):
+        raise _error(node, "a key must be a plain word")
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except ValueError as error:
+        raise _error(node, f"'{node.value[:40]}' is no value of its kind ({error})") from error
+
+
+def _refuse_tag(node: yaml.Node, plain: str) -> None:
+    if node.tag != plain:
+        raise _error(node, f"the tag '{node.tag}' is not allowed")
+
+
+def _error(node: yaml.Node, cause: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=cause, problem_mark=node.start_mark)
 
 
 def validate(
@@ -104,23 +139,26 @@ def validate(
 
     Returns the model, or None and one problem for each mistake.
     """
+    data = document.data if data is None else data
     try:
-        return model.model_validate(document.data if data is None else data), []
+        return model.model_validate(data), []
     except pydantic.ValidationError as error:
-        return None, [_explain(document, model, at, detail) for detail in error.errors()]
+        found = [_explain(document, model, data, at, detail) for detail in error.errors()]
+        return None, list(dict.fromkeys(found))
 
 
 def _explain(
-    document: Document, model: type[pydantic.BaseModel], at: Location, detail: Any
+    document: Document, model: type[pydantic.BaseModel], data: Any, at: Location, detail: Any
 ) -> Problem:
     """Say one pydantic error in the words of somebody who edits YAML."""
-    location = (*at, *detail["loc"])
-    name = ".".join(str(part) for part in detail["loc"])
+    inside = _written(detail["loc"], data, keep_last=detail["type"] == "missing")
+    location = (*at, *inside)
+    name = ".".join(str(part) for part in inside)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         siblings = _fields_around(model, detail["loc"])
         return document.problem(
-            location, f"unknown setting '{name}'", nearest(str(detail["loc"][-1]), siblings)
+            location, f"unknown setting '{name}'", nearest(str(inside[-1]), siblings)
         )
     if kind == "missing":
         return document.problem(location[:-1], f"'{name}' is missing", "add it")
@@ -130,11 +168,46 @@ def _explain(
             f"{name} is '{detail['input']}'",
             f"it must be one of {context.get('expected', 'the allowed values')}",
         )
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _PLAIN.get(kind, detail["msg"].removeprefix("Value error, "))
     cause, _, remedy = message.partition("; ")
     return document.problem(
         location, f"{name}: {cause}" if name else cause, remedy or "correct the value"
     )
+
+
+_PLAIN = {
+    "model_type": "a list of settings is expected here; write `name: value` lines",
+    "model_attributes_type": "a list of settings is expected here; write `name: value` lines",
+    "dict_type": "`name: value` lines are expected here; write them",
+    "list_type": "a list is expected here; write [one, two]",
+    "string_type": "a text is expected here; write it in quotes",
+    "float_parsing": "a number is expected here; write it without a unit",
+    "float_type": "a number is expected here; write it without a unit",
+    "int_parsing": "a whole number is expected here; write it without a unit",
+    "int_type": "a whole number is expected here; write it without a unit",
+    "bool_parsing": "true or false is expected here; write one of them",
+    "finite_number": "an infinite number cannot be used here; write a finite one",
+}
+"""Pydantic's words for people who do not program, as "cause; remedy"."""
+
+
+def _written(location: Location, data: Any, *, keep_last: bool) -> Location:
+    """A pydantic location without what does not stand in the document, such as a union's member."""
+    written: list[str | int] = []
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if part == "[key]":
+            continue
+        if isinstance(data, Mapping) and part not in data and not (last and keep_last):
+            part = next((key for key in data if str(key) == str(part)), part)
+        inside = (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        )
+        if inside or (last and keep_last):
+            written.append(part)
+        if inside:
+            data = data[part]
+    return tuple(written)
 
 
 def _fields_around(model: type[pydantic.BaseModel], location: Location) -> list[str]:
@@ -143,7 +216,8 @@ def _fields_around(model: type[pydantic.BaseModel], location: Location) -> list[
     for part in location[:-1]:
         if isinstance(current, type) and issubclass(current, pydantic.BaseModel):
             info = current.model_fields.get(str(part))
-            current = _model_inside(info.annotation) if info else None
+            # A part that is no setting is a key or an index within the setting before it.
+            current = _model_inside(info.annotation) if info else current
     if isinstance(current, type) and issubclass(current, pydantic.BaseModel):
         return [info.alias or name for name, info in current.model_fields.items()]
     return []

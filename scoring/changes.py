@@ -76,13 +76,16 @@ def split_change(
     """
     then = _scored(connection, account_id, score, since)
     now = _scored(connection, account_id, score, until)
-    old_card = then.library.resolve(
-        score=score, segment=now.segment, stage=now.stage, outcome=now.outcome
-    ) or then.card
+    old_card = (
+        then.library.resolve(score=score, segment=now.segment, stage=now.stage, outcome=now.outcome)
+        or then.card
+    )
     values = _evaluate_between(connection, account_id, score, then, now, old_card)
     parts = [
         Part("profile", _profile_change(then, now), values["profile"] - then.value),
-        Part("scorecard", _card_change(old_card, now.card), values["scorecard"] - values["profile"]),
+        Part(
+            "scorecard", _card_change(old_card, now.card), values["scorecard"] - values["profile"]
+        ),
         Part(
             "missing data",
             _missing_change(connection, account_id, then, now),

@@ -17,6 +17,4 @@ def compute(connection: duckdb.DuckDBPyConnection, library: Library, day: dt.dat
     ``_scorecard``; values are rounded to what people see, so that noise is never a change.
     """
     reasons.compute(connection, library, day)
-    connection.execute(
-        render("desired.sql", day=literal(day), most_reasons=reasons.MOST_REASONS)
-    )
+    connection.execute(render("desired.sql", day=literal(day), most_reasons=reasons.MOST_REASONS))

@@ -79,9 +79,7 @@ def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(render("schema.sql"))
 
 
-def compute(
-    connection: duckdb.DuckDBPyConnection, library: Library, as_of: AsOf
-) -> MetricsReport:
+def compute(connection: duckdb.DuckDBPyConnection, library: Library, as_of: AsOf) -> MetricsReport:
     """Compute and store every metric and profile of one day.
 
     Raises:
@@ -325,7 +323,12 @@ class _Compiler:
             )
         if self.is_money(metric):
             missing = " AND ".join(
-                [*now, *conditions, f"s.{identifier(metric.column or '')} IS NOT NULL", "r.rate IS NULL"]
+                [
+                    *now,
+                    *conditions,
+                    f"s.{identifier(metric.column or '')} IS NOT NULL",
+                    "r.rate IS NULL",
+                ]
             )
             entries.append(
                 f"count(*) FILTER (WHERE {missing}) > 0 AS {identifier(name + '.no_rate')}"
@@ -395,7 +398,9 @@ class _Compiler:
             "is_null": lambda value: f"{column} IS {'' if value else 'NOT '}NULL",
             "older_than": lambda days: f"{self._local_day(name)} < {today} - {days}",
             "newer_than": lambda days: f"{self._local_day(name)} > {today} - {days}",
-            "after_as_of": lambda value: f"{self._local_day(name)} {'>' if value else '<='} {today}",
+            "after_as_of": lambda value: (
+                f"{self._local_day(name)} {'>' if value else '<='} {today}"
+            ),
         }
         given = {key: value for key, value in rule.__dict__.items() if value is not None}
         return " AND ".join(parts[key](value) for key, value in given.items())
@@ -471,9 +476,7 @@ def _derive(connection: duckdb.DuckDBPyConnection, library: Library) -> None:
 
 def _comparing(library: Library, comparison: str) -> list[str]:
     return [
-        literal(name)
-        for name, metric in library.metrics.items()
-        if comparison in metric.compare
+        literal(name) for name, metric in library.metrics.items() if comparison in metric.compare
     ]
 
 
@@ -508,7 +511,9 @@ def _compare(connection: duckdb.DuckDBPyConnection, library: Library) -> None:
                 f"WHEN {literal(segment)} THEN {_double(value)}"
                 for segment, value in metric.benchmark.items()
             )
-            benchmarks.append({"name": literal(name), "by_segment": f"(CASE p.segment {cases} END)"})
+            benchmarks.append(
+                {"name": literal(name), "by_segment": f"(CASE p.segment {cases} END)"}
+            )
         elif metric.benchmark is not None:
             benchmarks.append({"name": literal(name), "by_segment": _double(metric.benchmark)})
     connection.execute(

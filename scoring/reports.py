@@ -167,9 +167,7 @@ def watermelons(
     return tuple(Watermelon(*row[:4], because=tuple(row[4])) for row in rows)
 
 
-def tracking_gaps(
-    connection: duckdb.DuckDBPyConnection, day: dt.date
-) -> tuple[Gap, ...]:
+def tracking_gaps(connection: duckdb.DuckDBPyConnection, day: dt.date) -> tuple[Gap, ...]:
     """What cannot be scored because it is not measured: per metric, segment and reason.
 
     An account that simply has no rows (never answered a survey) is no gap; no link, no source, no

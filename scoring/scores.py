@@ -243,7 +243,10 @@ def _load_caps(
         f"FILTER (WHERE i.metric = {literal(name)}), false) AS {identifier(name + '?')}"
         for name in metrics
     ]
-    facts = [f"any_value(a.{identifier(n)}) AS {identifier(n)}" for n in sorted(names & set(ACCOUNT_FACTS))]
+    facts = [
+        f"any_value(a.{identifier(n)}) AS {identifier(n)}"
+        for n in sorted(names & set(ACCOUNT_FACTS))
+    ]
     wanted = ", ".join(literal(name) for name in metrics) or "NULL"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE cap_facts AS SELECT {', '.join(['a.account_id', *facts, *columns])} "

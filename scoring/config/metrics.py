@@ -1,9 +1,18 @@
 """`metrics/*.yaml`: what is measured, from which canonical table, and who answers for it."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    model_validator,
+)
 
 from contracts.company import Strict
 from contracts.documents import nearest
@@ -43,15 +52,26 @@ def _known_table(name: str) -> str:
     return name
 
 
+def _scalar(value: Any) -> Any:
+    if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"'{value}' is no text, number, true or false; write a single value")
+
+
+Scalar = Annotated[Any, BeforeValidator(_scalar)]
+Scalars = Annotated[list[Scalar], Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Filter(Strict):
     """One column's filter: all that is given must hold."""
 
-    in_: list[str | int | float | bool] | None = Field(None, alias="in")
-    not_in: list[str | int | float | bool] | None = None
-    above: float | None = None
-    below: float | None = None
-    at_least: float | None = None
-    at_most: float | None = None
+    in_: Scalars | None = Field(default=None, alias="in")
+    not_in: Scalars | None = None
+    above: Finite | None = None
+    below: Finite | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
     is_null: bool | None = None
     older_than: Days | None = None
     newer_than: Days | None = None
@@ -63,13 +83,28 @@ class Filter(Strict):
             raise ValueError("the filter is empty; give in, not_in, above, below, is_null, ...")
         return self
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is given, by the name of the setting."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+
+Rule = Annotated[
+    Annotated[Filter, Tag("filter")] | Annotated[Scalar, Tag("value")],
+    Discriminator(lambda value: "filter" if isinstance(value, (dict, Filter)) else "value"),
+]
+"""The rule of one column in `where`: a filter, or the one value that it must have."""
+
 
 class Ratio(Strict):
     """One metric divided by another, times `scale`."""
 
     of: str
     to: str
-    scale: float = 1.0
+    scale: Finite = 1.0
+
+
+Benchmark = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Metric(Strict):
@@ -81,16 +116,16 @@ class Metric(Strict):
     label: str
     owner: str
     description: str | None = None
-    table: Annotated[str, AfterValidator(_known_table)] | None = Field(None, alias="from")
-    where: dict[str, Filter | str | int | float | bool] = {}
+    table: Annotated[str, AfterValidator(_known_table)] | None = Field(default=None, alias="from")
+    where: dict[str, Rule] = Field(default_factory=dict)
     aggregate: str | None = None
     ratio: Ratio | None = None
     window: Days | None = None
     kind: Literal["leading", "lagging"]
     better: Literal["higher", "lower"]
     unit: str = ""
-    compare: list[Literal["previous_window", "peers", "benchmark"]] = []
-    benchmark: float | dict[str, float] | None = None
+    compare: list[Literal["previous_window", "peers", "benchmark"]] = Field(default_factory=list)
+    benchmark: Benchmark | dict[str, Benchmark] | None = None
     stale_after: Days | None = None
     range: tuple[float, float] | None = None
     rollup: Literal["sum", "mean", "min", "max", "revenue"] | None = None
@@ -119,8 +154,16 @@ class Metric(Strict):
         if self.function == "count_distinct" and self.column == "day" and self.window:
             return (0.0, float(self.window))
         if self.function in ("count", "count_distinct", "days_since", "days_until"):
-            return (0.0, float("inf"))
-        return (float("-inf"), float("inf"))
+            return (0.0, math.inf)
+        return (-math.inf, math.inf)
+
+    @property
+    def reachable_range(self) -> tuple[float, float]:
+        """As `possible_range`, with child accounts added up where `rollup` says so."""
+        low, high = self.possible_range
+        if self.rollup != "sum":
+            return (low, high)
+        return (-math.inf if low < 0 else low, math.inf if high > 0 else high)
 
     @model_validator(mode="after")
     def _whole(self) -> "Metric":
@@ -145,9 +188,7 @@ class Metric(Strict):
             raise ValueError("`from` is missing; name the table that `aggregate` reads")
         match = re.fullmatch(r"(\w+)(\(\s*(\w+)\s*\))?", self.aggregate or "")
         if not match:
-            raise ValueError(
-                f"aggregate is '{self.aggregate}'; write it like sum(value) or count"
-            )
+            raise ValueError(f"aggregate is '{self.aggregate}'; write it like sum(value) or count")
         if match[1] not in AGGREGATIONS:
             raise ValueError(f"unknown aggregation '{match[1]}'; {nearest(match[1], AGGREGATIONS)}")
         if (match[1] == "count") == (match[3] is not None):
@@ -158,11 +199,48 @@ class Metric(Strict):
         columns = readable_columns(self.table)
         for name in [*([match[3]] if match[3] else []), *self.where]:
             if name not in columns:
-                raise ValueError(f"unknown column '{name}' of {self.table}; {nearest(name, columns)}")
-        if match[1] in ("days_since", "days_until") and not _is_time(self.table, match[3]):
-            raise ValueError(f"{match[1]} needs a time or a date; '{match[3]}' is none")
-        if match[1] in ("sum", "mean") and _is_time_or_text(self.table, match[3]):
-            raise ValueError(f"{match[1]} needs a number; '{match[3]}' is none")
+                raise ValueError(
+                    f"unknown column '{name}' of {self.table}; {nearest(name, columns)}"
+                )
+        self._check_types(self.table, match[1], match[3])
+
+    def _check_types(self, table: str, function: str, column: str | None) -> None:
+        if column is not None:
+            kind = kind_of(table, column)
+            if function in ("days_since", "days_until") and kind != "time":
+                raise ValueError(f"{function} needs a time or a date; '{column}' is none")
+            if function in ("sum", "mean", "min", "max", "last") and kind in ("time", "text"):
+                raise ValueError(f"{function} needs a number; '{column}' is none")
+        for name, rule in self.where.items():
+            _check_rule(name, kind_of(table, name), rule)
+
+
+_NEEDS = {
+    "number": ("above", "below", "at_least", "at_most"),
+    "time": ("older_than", "newer_than", "after_as_of"),
+}
+
+
+def _check_rule(name: str, kind: str, rule: Any) -> None:
+    """Refuse a rule that could never match, or fail on, what the column holds."""
+    given = rule.given if isinstance(rule, Filter) else {"in_": [rule]}
+    for needed, settings in _NEEDS.items():
+        for setting in settings:
+            if setting in given and kind != needed:
+                raise ValueError(f"where.{name}: {setting} needs a {needed}; '{name}' is a {kind}")
+    for setting in ("in_", "not_in"):
+        for value in given.get(setting, ()):
+            if _kind_of_value(value) != kind:
+                remedy = "use older_than, newer_than or after_as_of" if kind == "time" else (
+                    f"'{name}' is a {kind}"
+                )  # fmt: skip
+                raise ValueError(f"where.{name} is compared with '{value}'; {remedy}")
+
+
+def _kind_of_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "text" if isinstance(value, str) else "number"
 
 
 def readable_columns(table: str) -> list[str]:
@@ -178,15 +256,9 @@ def readable_columns(table: str) -> list[str]:
     ]
 
 
-def _type(table: str, column: str) -> str:
-    if column in TABLES[table].by_name:
-        return TABLES[table].by_name[column].type
-    return "DATE" if column == "day" else "VARCHAR"
-
-
-def _is_time(table: str, column: str) -> bool:
-    return _type(table, column) in ("DATE", "TIMESTAMP")
-
-
-def _is_time_or_text(table: str, column: str) -> bool:
-    return _type(table, column) in ("DATE", "TIMESTAMP", "VARCHAR")
+def kind_of(table: str, column: str) -> str:
+    """What a readable column holds: text, number, time, or true or false."""
+    if column not in TABLES[table].by_name:
+        return "time" if column == "day" else "text"
+    kinds = {"VARCHAR": "text", "DATE": "time", "TIMESTAMP": "time", "BOOLEAN": "true or false"}
+    return kinds.get(TABLES[table].by_name[column].type, "number")

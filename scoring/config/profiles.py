@@ -25,6 +25,10 @@ class Profiles(Strict):
                 raise ValueError(f"{what} have no default; end the list with a rule without `when`")
             if any(rule.when is None for rule in rules[:-1]):
                 raise ValueError(f"{what} have a default before their end; give it a `when`")
+            if any(rule.name == "all" for rule in rules):
+                raise ValueError(
+                    f"{what} name one 'all', which means the whole business; rename it"
+                )
             if len({rule.name for rule in rules}) < len(rules):
                 raise ValueError(f"{what} name one twice; rename or remove one")
         return self

@@ -1,6 +1,7 @@
 """`scorecards/*.yaml`: which metrics make a score, for which accounts, and what the bands are."""
 
 import hashlib
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -23,15 +24,17 @@ def _one_or_many(value: Any) -> Any:
 ScoreKind = Annotated[str, BeforeValidator(_score_kind)]
 Names = Annotated[list[str], BeforeValidator(_one_or_many)]
 Points = Annotated[float, Field(ge=0, le=100)]
+Breakpoint = Annotated[float, Field(allow_inf_nan=False)]
+_MISSING = re.compile(r"redistribute|neutral|worst|required|impute\(-?\d{1,15}(\.\d{1,15})?\)")
 MISSING_POLICIES = "redistribute, neutral, worst, impute(<value>) or required"
 
 
 class AppliesTo(Strict):
     """The profiles a scorecard is for; what is not given matches all."""
 
-    segment: Names = []
-    stage: Names = []
-    outcome: Names = []
+    segment: Names = Field(default_factory=list)
+    stage: Names = Field(default_factory=list)
+    outcome: Names = Field(default_factory=list)
 
     @property
     def specificity(self) -> int:
@@ -76,8 +79,8 @@ class Component(Strict):
     metric: str
     pillar: str
     weight: float = Field(gt=0, le=100)
-    points: dict[float, Points] | None = None
-    steps: dict[float, Points] | None = None
+    points: dict[Breakpoint, Points] | None = None
+    steps: dict[Breakpoint, Points] | None = None
     missing: str = "redistribute"
     because: str | None = None
 
@@ -87,7 +90,7 @@ class Component(Strict):
             raise ValueError("give either `points` or `steps`; a component has one of the two")
         if len(self.curve) < (2 if self.points else 1):
             raise ValueError("points has one breakpoint; give at least two, like {0: 100, 10: 0}")
-        if not re.fullmatch(r"redistribute|neutral|worst|required|impute\(-?\d+(\.\d+)?\)", self.missing):
+        if not _MISSING.fullmatch(self.missing):
             raise ValueError(f"missing is '{self.missing}'; it must be {MISSING_POLICIES}")
         return self
 
@@ -120,7 +123,7 @@ class Cap(Strict):
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give either `at_least` or `at_most`; a cap has one of the two")
         if self.at_least == 0 or self.at_most == 100:
-            raise ValueError("the cap can never change a score; at_least 0 and at_most 100 are idle")
+            raise ValueError("the cap can never change a score; at_least 0, at_most 100 are idle")
         return self
 
 
@@ -142,7 +145,7 @@ WORST_POINTS = {"risk": 100.0, "upsell": 0.0, "health": 0.0, "handoff": 0.0}
 class Coverage(Strict):
     """How much of the weight must be present for a band to be shown."""
 
-    minimum: float = Field(0.6, ge=0, le=1)
+    minimum: float = Field(default=0.6, ge=0, le=1)
 
 
 class Scorecard(Strict):
@@ -154,7 +157,7 @@ class Scorecard(Strict):
     applies_to: AppliesTo = AppliesTo()
     pillars: dict[str, Pillar]
     components: list[Component] = Field(min_length=1)
-    caps: list[Cap] = []
+    caps: list[Cap] = Field(default_factory=list)
     bands: dict[str, Points]
     coverage: Coverage = Coverage()
 
@@ -177,7 +180,8 @@ class Scorecard(Strict):
     @property
     def fingerprint(self) -> str:
         """A hash of everything it says: two scorecards with one fingerprint score alike."""
-        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+        document = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
+        return hashlib.sha256(document.encode()).hexdigest()[:16]
 
     @property
     def leading_pillar_share(self) -> float:

@@ -1,0 +1,57 @@
+"""`signals.source_health`: what is known of each stream's state, one row for each check."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True)
+class StreamHealth:
+    """The state of one stream: ok, suspect, stale or down, and why."""
+
+    source: str
+    stream: str
+    status: str
+    reason: str | None
+    last_load_at: dt.datetime | None
+    rows: int
+
+
+def record_health(
+    connection: DuckDBPyConnection,
+    source: str,
+    stream: str,
+    status: str,
+    reason: str | None,
+    checked_at: dt.datetime,
+    *,
+    last_load_at: dt.datetime | None = None,
+    rows: int | None = None,
+) -> None:
+    """Record the state of a stream; orchestration says `down` or `stale` through this.
+
+    What is not given (`last_load_at`, `rows` of the lake) is taken over from the check before.
+    """
+    checked_at = naive_utc(checked_at)
+    former = connection.execute(
+        "SELECT last_load_at, rows FROM signals.source_health WHERE source = ? AND stream = ? "
+        "ORDER BY checked_at DESC LIMIT 1",
+        [source, stream],
+    ).fetchone()
+    if former is not None:
+        last_load_at = last_load_at or former[0]
+        rows = former[1] if rows is None else rows
+    connection.execute(
+        "DELETE FROM signals.source_health WHERE source = ? AND stream = ? AND checked_at = ?",
+        [source, stream, checked_at],
+    )
+    connection.execute(
+        "INSERT INTO signals.source_health VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [source, stream, checked_at, status, reason, last_load_at, rows or 0],
+    )
+
+
+def naive_utc(moment: dt.datetime) -> dt.datetime:
+    """An instant as the naive UTC timestamp that the warehouse stores."""
+    return moment if moment.tzinfo is None else moment.astimezone(dt.UTC).replace(tzinfo=None)

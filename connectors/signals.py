@@ -1,0 +1,753 @@
+"""Building `signals`: the lake, run through the mappings, checked, linked to accounts, versioned.
+
+Read `build` first. Each table of each source is one transaction that also notes the loads it has
+built (`signals.loads`), so whatever stops a build, the next one takes up what is missing. Loads
+are merged one after the other, oldest first; a rebuild does the same from the beginning, and so
+comes to the same tables.
+"""
+
+import datetime as dt
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from connectors import identity
+from connectors.contract_checks import literal, quoted
+from connectors.health import StreamHealth, naive_utc, record_health
+from connectors.identity import IdentityReport
+from connectors.lake import attached_sql
+from connectors.mapping import Mapping, macros, read_mapping
+from connectors.mapping_errors import column_problems, explain, warehouse_error
+from connectors.raw_state import RawState, Stream, create_view
+from connectors.signal_tables import STORED, create_table, create_tables
+from connectors.sources import Source
+from connectors.versions import close_vanished, keys_of, merge, stage
+from contracts.company import Company
+from contracts.errors import ConfigurationError, Problem
+from contracts.tables import TABLES, Table
+
+__all__ = ["BuildReport", "TableReport", "build", "record_health"]
+
+BUILD_VERSION = 1
+"""Part of every fingerprint: raise it when the build itself changes what it stores."""
+
+PADDING_DAYS = 1
+"""Days around new rows that are computed anew, since a mapping's day may be in any time zone."""
+
+KEYED = tuple(name for name, table in STORED.items()
+              if "account_key" in table.by_name and name != "account_keys")  # fmt: skip
+"""Tables whose rows are linked to accounts."""
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What a build did for one table of one source.
+
+    `mode` is unchanged, incremental, full, waiting (a stream has no data yet), held (`reason`
+    says why the newest loads wait) or failed. `rows_read` and `quarantined` count the loads of
+    this build, and where nothing was new those of the load before.
+    """
+
+    source: str
+    table: str
+    mode: str
+    loads: int
+    rows_read: int
+    new: int
+    closed: int
+    quarantined: int
+    rows: int
+    seconds: float
+    reason: str | None = None
+
+    @property
+    def quarantine_share(self) -> float:
+        """Share of the rows read that broke the contract."""
+        return self.quarantined / self.rows_read if self.rows_read else 0.0
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did, table by table, and how far identity and sources can be trusted."""
+
+    tables: tuple[TableReport, ...]
+    identity: tuple[IdentityReport, ...]
+    health: tuple[StreamHealth, ...]
+    warnings: tuple[str, ...]
+    rekeyed: int
+    seconds: float
+
+    @property
+    def changed(self) -> bool:
+        """True when any table of `signals` may differ from before."""
+        return self.rekeyed > 0 or any(t.mode in ("incremental", "full") for t in self.tables)
+
+
+def build(
+    connection: DuckDBPyConnection,
+    company: Company,
+    sources: Sequence[Source],
+    *,
+    now: dt.datetime,
+    rebuild: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
+) -> BuildReport:
+    """Bring `signals` up to date with the lake.
+
+    Args:
+        connection: The warehouse, writable and in no transaction.
+        company: The company.
+        sources: All its sources; a rebuild removes what other sources once said.
+        now: The clock, for health and for sources that are read in place.
+        rebuild: Forget everything and build it again from the lake.
+        progress: Called before each step with its name.
+
+    Raises:
+        ConfigurationError: mappings or the manual identity file have mistakes; all are listed.
+            Everything that has none is built.
+        WarehouseError: the warehouse is full, locked or damaged.
+    """
+    return _Builder(connection, company, sources, naive_utc(now), rebuild, progress).run()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One load to merge, as a mapping sees it."""
+
+    load_id: str
+    loaded_at: dt.datetime
+    first: bool
+
+
+@dataclass
+class _Progress:
+    """What the steps of one table have done so far."""
+
+    loads: int = 0
+    rows: int = 0
+    new: int = 0
+    closed: int = 0
+    quarantined: int = 0
+
+
+class _StepFailed(Exception):
+    """A mapping failed on a load; the loads before it are good."""
+
+    def __init__(self, position: int, problems: Sequence[Problem]) -> None:
+        self.position, self.problems = position, problems
+
+
+class _Builder:
+    def __init__(
+        self,
+        connection: DuckDBPyConnection,
+        company: Company,
+        sources: Sequence[Source],
+        now: dt.datetime,
+        rebuild: bool,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.connection, self.company, self.sources = connection, company, tuple(sources)
+        self.now, self.rebuild, self.progress = now, rebuild, progress
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.suspects: dict[Stream, str] = {}
+        self.rekeyed = 0
+        self.identity_loaded = self.manual_mistakes = False
+        self.attached: dict[Stream, str] = {}
+
+    # -- the whole ----------------------------------------------------------------------------
+
+    def run(self) -> BuildReport:
+        started = time.perf_counter()
+        self._prepare()
+        mappings = self._read_mappings()
+        with self._transaction():
+            self.raw.count_columns(self.connection)
+        self._forget_undeclared(mappings)
+        by_table = {name: [m for m in mappings if m.table == name] for name in TABLES}
+        reports = [self._table(m) for m in by_table.pop("accounts")]
+        reports += [self._table(m) for m in by_table.pop("account_keys")]
+        self._identify()
+        reports += [self._table(m) for group in by_table.values() for m in group]
+        self._finish()
+        health = self._judge(reports)
+        if self.problems:
+            raise ConfigurationError(sorted(set(self.problems)))
+        return BuildReport(
+            tuple(reports), identity.coverage(self.connection, KEYED), health,
+            tuple(self.warnings), self.rekeyed, time.perf_counter() - started,
+        )  # fmt: skip
+
+    def _prepare(self) -> None:
+        """Tables and macros; the attached databases of sources read in place."""
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET preserve_insertion_order = true")
+        self.connection.execute(f"SET memory_limit = '{self.company.settings.warehouse_memory}'")
+        for source in self.sources:
+            if source.in_place:
+                statements, relations = attached_sql(source, self.company)
+                for statement in statements:
+                    self.connection.execute(statement)
+                self.attached |= {(source.name, name): sql for name, sql in relations.items()}
+        with self._transaction():
+            create_tables(self.connection)
+            for statement in macros(self.company.settings.time_zone):
+                self.connection.execute(statement)
+        self.raw = RawState(self.company, self.sources)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        except BaseException as error:
+            self.connection.execute("ROLLBACK")
+            mended = warehouse_error(error)
+            if mended is not None:
+                raise mended from error
+            raise
+        self.connection.execute("COMMIT")
+
+    def _read_mappings(self) -> list[Mapping]:
+        aggregates = [
+            row[0]
+            for row in self.connection.execute(
+                "SELECT DISTINCT function_name FROM duckdb_functions() "
+                "WHERE function_type = 'aggregate'"
+            ).fetchall()
+        ]
+        streams = [(source.name, stream) for source in self.sources for stream in source.streams]
+        mappings = []
+        for source in self.sources:
+            for table, file in sorted(source.mappings.items()):
+                mapping, problems = read_mapping(source.name, table, file, streams, aggregates)
+                self.problems += problems
+                if mapping is not None:
+                    mappings.append(mapping)
+        return mappings
+
+    def _forget_undeclared(self, mappings: Sequence[Mapping]) -> None:
+        """Remove what mappings said that are no more (of other sources only in a rebuild)."""
+        declared = {(source.name, table) for source in self.sources for table in source.mappings}
+        names = {source.name for source in self.sources}
+        rows = self.connection.execute('SELECT source, "table" FROM signals.builds').fetchall()
+        for source, table in rows:
+            if (source, table) not in declared and (self.rebuild or source in names):
+                with self._transaction():
+                    self._note("finished", "")
+                    self._clear(source, table)
+
+    def _clear(self, source: str, mapping: str) -> None:
+        """Forget all that a source said for one table."""
+        table = STORED[mapping]
+        others = self.connection.execute(
+            f"SELECT 1 FROM signals.{table.name} WHERE source <> ? LIMIT 1", [source]
+        ).fetchone()
+        if others:
+            self.connection.execute(f"DELETE FROM signals.{table.name} WHERE source = ?", [source])
+        else:
+            create_table(self.connection, table)
+        for state in ("builds", "loads", "quarantine", "feeds", "keys_seen"):
+            self.connection.execute(
+                f'DELETE FROM signals.{state} WHERE source = ? AND "table" = ?', [source, mapping]
+            )
+
+    # -- one table ----------------------------------------------------------------------------
+
+    def _table(self, mapping: Mapping) -> TableReport:
+        """Build what is new for one table of one source, in one transaction."""
+        self.progress(f"{mapping.source}.{mapping.table}")
+        started = time.perf_counter()
+        done, mode, reason = self._build_table(mapping)
+        name = STORED[mapping.table].name
+        row = self.connection.execute(
+            f"SELECT count(*) FROM signals.{name} WHERE source = ?", [mapping.source]
+        ).fetchone()
+        rows_read, quarantined = done.rows, done.quarantined
+        if not done.loads:
+            rows_read, quarantined = self._last_load(mapping)
+        return TableReport(
+            mapping.source, mapping.table, mode, done.loads, rows_read, done.new, done.closed,
+            quarantined, int(row[0]) if row else 0, time.perf_counter() - started, reason,
+        )  # fmt: skip
+
+    def _last_load(self, mapping: Mapping) -> tuple[int, int]:
+        row = self.connection.execute(
+            'SELECT rows, quarantined FROM signals.loads WHERE source = ? AND "table" = ? '
+            "AND rows > 0 ORDER BY TRY_CAST(load_id AS DOUBLE) DESC LIMIT 1",
+            [mapping.source, mapping.table],
+        ).fetchone()
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def _build_table(self, mapping: Mapping) -> tuple[_Progress, str, str | None]:
+        fingerprint = self._fingerprint(mapping)
+        former = self.connection.execute(
+            'SELECT fingerprint FROM signals.builds WHERE source = ? AND "table" = ?',
+            [mapping.source, mapping.table],
+        ).fetchone()
+        steps, held = self._steps(mapping)
+        built = self._built(mapping)
+        in_place = self._in_place(mapping)
+        new = [step for step in steps if in_place or step.load_id not in built]
+        newest = max((float(load) for load in built), default=float("-inf"))
+        full = (
+            self.rebuild
+            or former != (fingerprint,)
+            or bool(not in_place and built - {step.load_id for step in steps})
+            or any(float(step.load_id) < newest for step in new if not in_place)
+        )
+        pending = steps if full else new
+        if held:
+            self._suspect(mapping, held)
+        if not pending and not (full and former):
+            return _Progress(), "held" if held else "unchanged" if former else "waiting", held
+        return self._run_steps(mapping, pending, full, fingerprint, held)
+
+    def _run_steps(
+        self, mapping: Mapping, steps: list[_Step], full: bool, fingerprint: str, held: str | None
+    ) -> tuple[_Progress, str, str | None]:
+        """Run the steps; where one fails, keep those before it and hold the rest."""
+        if mapping.table in KEYED:
+            self._load_identity()  # not within the transaction, which may be rolled back
+        try:
+            with self._transaction():
+                done = self._merge_steps(mapping, steps, full, fingerprint)
+            return done, "held" if held else "full" if full else "incremental", held
+        except _StepFailed as failure:
+            worked_before = not full or failure.position > 0
+            if not worked_before:
+                self.problems += failure.problems
+                return _Progress(), "failed", str(failure.problems[0])
+            problem = failure.problems[0]
+            place = f"sources/{mapping.source}/{mapping.file.name}:{problem.line}"
+            reason = f"{place}: {problem.cause}; {problem.remedy}"
+            self._suspect(mapping, reason)
+            good = steps[: failure.position]
+            if not good:
+                return _Progress(), "held", reason
+            return self._run_steps(mapping, good, full, fingerprint, reason)
+
+    def _merge_steps(
+        self, mapping: Mapping, steps: list[_Step], full: bool, fingerprint: str
+    ) -> _Progress:
+        self._note("finished", "")
+        if full:
+            self._clear(mapping.source, mapping.table)
+            names = [mapping.source, mapping.table]
+            self.connection.execute(
+                "INSERT INTO signals.builds VALUES (?, ?, ?)", [*names, fingerprint]
+            )
+            self.connection.execute("INSERT INTO signals.feeds VALUES (?, ?)", names[::-1])
+        done = _Progress()
+        for position, step in enumerate(steps):
+            try:
+                self._merge_step(mapping, step, done)
+            except duckdb.Error as error:
+                if warehouse_error(error) is not None:
+                    raise
+                known = [c for s in mapping.streams for load in self.raw.columns.get(s, {}).values()
+                         for c in load]  # fmt: skip
+                raise _StepFailed(position, [explain(mapping, error, known)]) from None
+            except ConfigurationError as error:
+                raise _StepFailed(position, error.problems) from None
+        return done
+
+    def _fingerprint(self, mapping: Mapping) -> str:
+        """Of everything but data that decides what a mapping's rows are."""
+        options = [self._option(stream) for stream in mapping.streams]
+        parts = (
+            BUILD_VERSION, mapping.text, TABLES[mapping.table].columns, options,
+            self.company.settings.time_zone,
+        )  # fmt: skip
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def _option(self, stream: Stream) -> str | None:
+        """The column by whose days a stream is computed anew (`rebuild_by`), where declared."""
+        source = next(source for source in self.sources if source.name == stream[0])
+        return getattr(source.streams[stream[1]], "rebuild_by", None)
+
+    def _built(self, mapping: Mapping) -> set[str]:
+        rows = self.connection.execute(
+            'SELECT load_id FROM signals.loads WHERE source = ? AND "table" = ?',
+            [mapping.source, mapping.table],
+        ).fetchall()
+        return {row[0] for row in rows}
+
+    def _in_place(self, mapping: Mapping) -> bool:
+        return any(stream in self.attached for stream in mapping.streams)
+
+    # -- which loads --------------------------------------------------------------------------
+
+    def _steps(self, mapping: Mapping) -> tuple[list[_Step], str | None]:
+        """The loads that a mapping can build, oldest first, and why later ones must wait.
+
+        A load without a column that the mapping uses is held, lest facts turn to null because an
+        export broke; once every file in it has a newer version, it is passed over.
+        """
+        if self._in_place(mapping):
+            first = not self._built(mapping)
+            return [
+                _Step(f"{self.now.replace(tzinfo=dt.UTC).timestamp():.6f}", self.now, first)
+            ], None
+        ignored = self._broken_loads(mapping)
+        loads = self.raw.loads(mapping.streams)
+        steps: list[_Step] = []
+        for load_id, loaded_at in loads.items():
+            broken = [(s, c) for (s, load), c in ignored.items() if load == load_id]
+            lasting = [(s, c) for s, c in broken if not self._replaced(s, load_id)]
+            if lasting:
+                stream, column = lasting[0]
+                return steps, (
+                    f"column '{column}' of raw_{stream[0]}.{stream[1]}, which "
+                    f"sources/{mapping.source}/{mapping.table}.sql uses, has vanished; "
+                    "restore the column or change the mapping"
+                )
+            if not all(self.raw.latest(s, load_id) for s in mapping.streams):
+                continue
+            if all(any(s == b for b, _ in broken) or not self.raw.brought(s, load_id)
+                   for s in mapping.streams):  # fmt: skip
+                continue
+            first = (
+                not steps
+                if not mapping.row_wise
+                else self.raw.is_first(mapping.streams[0], load_id)
+            )
+            steps.append(_Step(load_id, loaded_at, first))
+        return steps, None
+
+    def _broken_loads(self, mapping: Mapping) -> dict[tuple[Stream, str], str]:
+        """Loads that lack a column in use, with that column."""
+        found = {}
+        for stream in mapping.streams:
+            for load in self.raw.columns.get(stream, {}):
+                column = self.raw.vanished_column(stream, load, mapping.columns)
+                if column:
+                    found[stream, load] = column
+        return found
+
+    def _replaced(self, stream: Stream, load_id: str) -> bool:
+        """True when every file of a load has a newer whole version."""
+        later = {
+            v.source_file
+            for v in self.raw.versions[stream]
+            if v.whole and float(v.load_id) > float(load_id)
+        }
+        return {v.source_file for v in self.raw.brought(stream, load_id)} <= later
+
+    # -- one load -----------------------------------------------------------------------------
+
+    def _merge_step(self, mapping: Mapping, step: _Step, done: _Progress) -> None:
+        """Stage, check, link and merge what one load says; close what vanished with it."""
+        table = STORED[mapping.table]
+        ignored = frozenset(self._broken_loads(mapping))
+        self.connection.execute("CREATE OR REPLACE TEMP TABLE vanished AS "
+                                f"SELECT {', '.join(quoted(k) for k in table.key)} "
+                                f"FROM signals.{table.name} LIMIT 0")  # fmt: skip
+        if mapping.row_wise and not self._in_place(mapping):
+            self._stage_rows(mapping, table, step, ignored)
+        else:
+            self._stage_state(mapping, table, step, ignored)
+        if mapping.table in KEYED:
+            self._link_new_keys(mapping)
+        merged = merge(
+            self.connection, table, mapping=mapping.table, source=mapping.source,
+            load_id=step.load_id, loaded_at=step.loaded_at,
+        )  # fmt: skip
+        done.closed += close_vanished(
+            self.connection, table, source=mapping.source, at=step.loaded_at
+        )
+        done.loads += 1
+        done.rows += merged.rows
+        done.new += merged.new
+        done.quarantined += merged.quarantined
+        share = merged.quarantined / merged.rows if merged.rows else 0.0
+        if self._in_place(mapping):  # read anew each time: only the last is worth remembering
+            self.connection.execute(
+                'DELETE FROM signals.loads WHERE source = ? AND "table" = ?',
+                [mapping.source, mapping.table],
+            )
+        self.connection.execute(
+            "INSERT INTO signals.loads VALUES (?, ?, ?, ?, ?, ?)",
+            [mapping.source, mapping.table, step.load_id, merged.rows, merged.quarantined, share],
+        )
+
+    def _stage_rows(
+        self, mapping: Mapping, table: Table, step: _Step, ignored: frozenset[tuple[Stream, str]]
+    ) -> None:
+        """Stage only what a load brought, and find the keys that its new file versions lack."""
+        (stream,) = mapping.streams
+        everything = self.raw.latest(stream, step.load_id, ignored)
+        brought = [part for part in everything if part.load_id == step.load_id]
+        self.raw.show(self.connection, stream, brought)
+        self._stage(mapping, table, step)
+        whole = {v.source_file for v in self.raw.brought(stream, step.load_id) if v.whole}
+        before = [
+            part
+            for part in self.raw.latest(stream, _just_before(step.load_id), ignored)
+            if part.source_file in whole
+        ]
+        if not before:
+            return
+        self.raw.show(self.connection, stream, before)
+        self._find_vanished(mapping, table, "staged")
+        row = self.connection.execute("SELECT count(*) FROM vanished").fetchone()
+        if row and row[0]:  # gone from its file, but perhaps only moved to another
+            self.raw.show(self.connection, stream, everything)
+            query, given = self._query(mapping)
+            self.connection.execute(
+                f"DELETE FROM vanished v USING ({keys_of(table, query, given)}) k WHERE "
+                + " AND ".join(f"v.{quoted(name)} = k.{quoted(name)}" for name in table.key)
+            )
+
+    def _find_vanished(self, mapping: Mapping, table: Table, present: str) -> None:
+        query, given = self._query(mapping)
+        keys = ", ".join(quoted(name) for name in table.key)
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE vanished AS {keys_of(table, query, given)} "
+            f"EXCEPT SELECT {keys} FROM {present}"
+        )
+
+    def _stage_state(
+        self, mapping: Mapping, table: Table, step: _Step, ignored: frozenset[tuple[Stream, str]]
+    ) -> None:
+        """Stage the latest state of the streams; open facts that it lacks have vanished."""
+        for stream in mapping.streams:
+            if stream in self.attached:
+                create_view(self.connection, stream, self.attached[stream])
+            else:
+                parts = self.raw.latest(stream, step.load_id, ignored)
+                self.raw.show(self.connection, stream, parts)
+        days = None if step.first else self._touched_days(mapping, step, ignored)
+        self._stage(mapping, table, step)
+        scope = "TRUE"
+        if days is not None:
+            self.connection.execute(f"DELETE FROM staged WHERE _day NOT IN ({days})")
+            scope = f"day IN ({days})"
+        keys = ", ".join(quoted(name) for name in table.key)
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE vanished AS SELECT {keys} FROM signals.{table.name} "
+            f"WHERE source = {literal(mapping.source)} AND superseded_at IS NULL AND {scope} "
+            f"EXCEPT SELECT {keys} FROM staged"
+        )
+
+    def _touched_days(
+        self, mapping: Mapping, step: _Step, ignored: frozenset[tuple[Stream, str]]
+    ) -> str | None:
+        """For `rebuild_by`: the days to compute anew, and views that hold just enough for them."""
+        if len(mapping.streams) != 1 or mapping.streams[0] in self.attached:
+            return None
+        (stream,) = mapping.streams
+        column = self._option(stream)
+        if column is None:
+            return None
+        latest = self.raw.latest(stream, step.load_id, ignored)
+        before = self.raw.latest(stream, _just_before(step.load_id), ignored)
+        changed = [p for p in latest if p.load_id == step.load_id] + [
+            part for part in before if part not in latest
+        ]
+        relation, state = self.raw.relation(stream, changed), self.raw.relation(stream, latest)
+        day = f"CAST(TRY_CAST({quoted(column)} AS TIMESTAMP) AS DATE)"
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE touched_days AS SELECT DISTINCT {day} AS day "
+            f"FROM ({relation}) WHERE {day} IS NOT NULL"
+        )
+        near = ("SELECT DISTINCT CAST(day + i AS DATE) FROM touched_days, "
+                "generate_series(-{n}, {n}) g(i)")  # fmt: skip
+        rows = self.connection.execute(near.format(n=2 * PADDING_DAYS)).fetchall()
+        wanted = ", ".join(f"DATE '{row[0]}'" for row in sorted(rows)) or "NULL"
+        create_view(self.connection, stream, f"SELECT * FROM ({state}) WHERE {day} IN ({wanted})")
+        return near.format(n=PADDING_DAYS)
+
+    def _query(self, mapping: Mapping) -> tuple[str, dict[str, str]]:
+        """The SELECT to run over the views as they stand, and the type of each of its columns.
+
+        Raises:
+            ConfigurationError: it lacks a required column or has one that the table has not.
+        """
+        given = self._describe(mapping.text)
+        problems = column_problems(mapping, given)
+        if problems:
+            raise ConfigurationError(problems)
+        if mapping.table != "account_keys":
+            return mapping.text, given
+        query = identity.evidence_sql(mapping.text, given)
+        return query, self._describe(query)
+
+    def _describe(self, query: str) -> dict[str, str]:
+        rows = self.connection.execute(f"DESCRIBE {query}").fetchall()
+        return {row[0]: row[1] for row in rows}
+
+    def _stage(self, mapping: Mapping, table: Table, step: _Step) -> None:
+        query, given = self._query(mapping)
+        stage(
+            self.connection, table, query, given, loaded_at=step.loaded_at, first=step.first
+        )  # fmt: skip
+
+    # -- identity -----------------------------------------------------------------------------
+
+    def _plain_sources(self) -> list[str]:
+        return [source.name for source in self.sources if "account_keys" not in source.mappings]
+
+    def _load_identity(self) -> None:
+        """Accounts, evidence and the manual file, as temporary tables, once for a build."""
+        if self.identity_loaded:
+            return
+        ids, mistakes = identity.load_accounts(self.connection)
+        self.warnings += mistakes
+        names = [source.name for source in self.sources]
+        manual, problems = identity.read_manual(self.company, names, ids)
+        self.problems += problems
+        self.manual_mistakes = bool(problems)
+        identity.load_manual(self.connection, manual)
+        identity.load_evidence(self.connection, self.company)
+        self.identity_loaded = True
+
+    def _identify(self) -> None:
+        """Resolve all known keys anew, where accounts, evidence or the manual file changed."""
+        fingerprint = self._identity_fingerprint()
+        if self._noted("identity") == fingerprint:
+            return
+        self.progress("identity")
+        self._load_identity()
+        with self._transaction():
+            keys = "SELECT source, account_key FROM signals.keys_seen UNION " \
+                   "SELECT source, account_key FROM signals.key_evidence " \
+                   "UNION SELECT source, account_key FROM signals.account_keys"  # fmt: skip
+            identity.resolve(self.connection, keys, self._plain_sources())
+            self.rekeyed = identity.rekey(self.connection, KEYED)
+            identity.store_resolved(self.connection)
+            self._note("finished", "")
+            if not self.warnings and not self.manual_mistakes:  # say them again next time
+                self._note("identity", fingerprint)
+
+    def _identity_fingerprint(self) -> str:
+        """Of all that decides to whom a key belongs."""
+        digests = [
+            self.connection.execute(
+                f"SELECT count(*), bit_xor(hash(t)) FROM (SELECT * FROM signals.{name}) t"
+            ).fetchone()
+            for name in ("accounts", "key_evidence")
+        ]
+        settings = self.company.settings.identity
+        manual = identity.manual_text(self.company)
+        return repr((BUILD_VERSION, digests, self._plain_sources(), settings, manual))
+
+    def _noted(self, name: str) -> str | None:
+        row = self.connection.execute(
+            "SELECT fingerprint FROM signals.fingerprints WHERE name = ?", [name]
+        ).fetchone()
+        return row[0] if row else None
+
+    def _note(self, name: str, fingerprint: str) -> None:
+        self.connection.execute("DELETE FROM signals.fingerprints WHERE name = ?", [name])
+        self.connection.execute(
+            "INSERT INTO signals.fingerprints VALUES (?, ?)", [name, fingerprint]
+        )
+
+    def _link_new_keys(self, mapping: Mapping) -> None:
+        """Resolve the keys of a load that were never seen, before its rows are stored."""
+        names = {"source": mapping.source, "mapping": mapping.table}
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE new_keys AS SELECT DISTINCT $source AS source, "
+            "account_key FROM staged WHERE _reason IS NULL AND account_key NOT IN (SELECT "
+            'account_key FROM signals.keys_seen WHERE source = $source AND "table" = $mapping)',
+            names,
+        )
+        row = self.connection.execute(
+            "INSERT INTO signals.keys_seen SELECT source, $mapping, account_key FROM new_keys",
+            {"mapping": mapping.table},
+        ).fetchone()
+        if not row or not row[0]:
+            return
+        unknown = (
+            "SELECT source, account_key FROM new_keys "
+            "EXCEPT SELECT source, account_key FROM signals.account_keys"
+        )
+        identity.resolve(self.connection, unknown, self._plain_sources())
+        identity.store_resolved(self.connection)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Revenue of unmatched keys, and raw views over the latest state, for people to query."""
+        row = self.connection.execute(
+            "SELECT count(*), bit_xor(hash(l)) FROM (SELECT * FROM signals.loads) l"
+        ).fetchone()
+        loads = {stream: list(self.raw.loads([stream])) for stream in self.raw.files}
+        fingerprint = repr((row, self._noted("identity"), sorted(loads.items())))
+        if self._noted("finished") == fingerprint:
+            return
+        with self._transaction():
+            self._drop_unseen_keys()
+            identity.weigh_unmatched(self.connection)
+            for stream in self.raw.files:
+                self.raw.show(self.connection, stream, self.raw.latest(stream, None))
+            self._note("finished", fingerprint)
+
+    def _drop_unseen_keys(self) -> None:
+        """A key that no table and no evidence names any more is no key."""
+        for name in ("account_keys", "unmatched"):
+            self.connection.execute(
+                f"DELETE FROM signals.{name} t WHERE NOT EXISTS (FROM signals.keys_seen s "
+                "WHERE s.source = t.source AND s.account_key = t.account_key) AND NOT EXISTS "
+                "(FROM signals.key_evidence e WHERE e.source = t.source "
+                "AND e.account_key = t.account_key)"
+            )
+
+    def _suspect(self, mapping: Mapping, reason: str) -> None:
+        for stream in mapping.streams:
+            if not reason.startswith("column '") or f"raw_{stream[0]}.{stream[1]}," in reason:
+                self.suspects.setdefault(stream, reason)
+
+    def _judge(self, reports: Sequence[TableReport]) -> tuple[StreamHealth, ...]:
+        """The health of every stream after this build, recorded."""
+        limit = self.company.settings.limits.quarantine_share
+        for report in reports:
+            if report.quarantine_share > limit:
+                for source in self.sources:
+                    for stream in source.streams if source.name == report.source else ():
+                        if self._feeds(source, stream, report.table):
+                            self.suspects.setdefault(
+                                (source.name, stream),
+                                f"{report.quarantine_share:.0%} of the rows for {report.table} "
+                                "break the contract; see signals.quarantine",
+                            )
+        found = []
+        for source in self.sources:
+            for name in source.streams:
+                found.append(self._health((source.name, name)))
+        with self._transaction():
+            for item in found:
+                record_health(
+                    self.connection, item.source, item.stream, item.status, item.reason, self.now,
+                    last_load_at=item.last_load_at, rows=item.rows,
+                )  # fmt: skip
+        return tuple(found)
+
+    def _feeds(self, source: Source, stream: str, table: str) -> bool:
+        text = source.mappings[table].read_text(encoding="utf-8")
+        return f"{source.schema}.{stream}" in text
+
+    def _health(self, stream: Stream) -> StreamHealth:
+        versions = self.raw.versions.get(stream, [])
+        last = max((version.loaded_at for version in versions), default=None)
+        good = StreamHealth(*stream, "ok", None, last, sum(version.rows for version in versions))
+        for file in self.raw.emptied.get(stream, {}):
+            reason = f"'{file}' had rows and now has none; the old are kept"
+            return replace(good, status="suspect", reason=reason)
+        if stream in self.suspects:
+            return replace(good, status="suspect", reason=self.suspects[stream])
+        if stream not in self.attached and not versions:
+            return replace(good, status="suspect", reason="it never brought a row")
+        return good
+
+
+def _just_before(load_id: str) -> str:
+    """A number of which exactly the loads before this one are not greater."""
+    return repr(float(load_id) - 1e-6)

@@ -1,0 +1,73 @@
+"""plan: what a CRM would receive, field by field. Nothing is sent from here."""
+
+import datetime as dt
+
+import dagster as dg
+
+from connectors.plan import STATES, make_plan
+from contracts.company import Company
+from orchestration.assets import scores
+from orchestration.failures import told_to_dagster
+from orchestration.partitions import Days, daily_partitions, days_of, record_earlier_days
+from orchestration.resources import CompanyFolder, Warehouse
+from scoring import desired
+from scoring.library import read_library
+
+KEY = dg.AssetKey(["plan", "field_changes"])
+
+
+def plan_asset(company: Company) -> dg.AssetsDefinition:
+    """The plan of a day."""
+
+    @dg.asset(
+        key=KEY,
+        deps=[scores.SCORES, scores.CONTRIBUTIONS],
+        group_name="plan",
+        kinds={"duckdb"},
+        owners=["team:revenue-operations"],
+        description="What the CRM would receive for every account: old value, new value and why. "
+        "Each planned value is written, unchanged, held or unlinked, and the sums are checked.",
+        partitions_def=daily_partitions(company),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=dg.FreshnessPolicy.cron(
+            deadline_cron="0 9 * * *",
+            lower_bound_delta=dt.timedelta(hours=9),
+            timezone=company.settings.time_zone,
+        ),
+    )
+    def field_changes(
+        context: dg.AssetExecutionContext,
+        config: Days,
+        company_folder: CompanyFolder,
+        warehouse: Warehouse,
+    ) -> dg.MaterializeResult:
+        days = days_of(context, config)
+        with told_to_dagster():
+            company = company_folder.read()
+            library = read_library(company)
+            with warehouse.get_connection() as connection:
+                for day in days:
+                    desired.compute(connection, library, day)
+                    plan = make_plan(connection, day)
+                sample = connection.execute(
+                    "SELECT account_id, field, old, new, why FROM plan.field_changes "
+                    "WHERE as_of = ? AND state = 'write' ORDER BY account_id, field LIMIT 10",
+                    [plan.day],
+                ).fetchall()
+        record_earlier_days(context, KEY, days)
+        lines = "\n".join(
+            f"| {account} | {field} | {'' if old is None else old} | {new} | {why or ''} |"
+            for account, field, old, new, why in sample
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": plan.desired,
+                "accounts_written": plan.accounts_written,
+                **{f"values_{state}": plan.by_state[state] for state in STATES},
+                "first_changes": dg.MetadataValue.md(
+                    f"| account | field | old | new | why |\n|---|---|---|---|---|\n{lines}"
+                ),
+            }
+        )
+
+    return field_changes

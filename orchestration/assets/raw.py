@@ -1,0 +1,139 @@
+"""raw: what each source says, pulled into the Parquet lake, every version kept."""
+
+import datetime as dt
+
+import dagster as dg
+
+from connectors.health import record_health
+from connectors.lake import Lake
+from connectors.pull import Pull, pull
+from connectors.signal_tables import create_tables
+from connectors.sources import Source
+from contracts.company import Company
+from contracts.errors import SourceError
+from orchestration.failures import failure_of
+from orchestration.resources import CompanyFolder, Warehouse, clock
+
+DELIVERING = "delivering"
+NOT_EMPTY = "not_empty"
+
+
+def key_of(source: Source) -> dg.AssetKey:
+    """The asset key of a source."""
+    return dg.AssetKey(["raw", source.name])
+
+
+def raw_asset(source: Source) -> dg.AssetsDefinition:
+    """The asset of one source: its streams in the lake."""
+    key = key_of(source)
+    streams = ", ".join(source.streams)
+
+    @dg.asset(
+        key=key,
+        group_name="raw",
+        kinds={"dlt", "parquet"},
+        owners=["team:data-platform"],
+        description=f"What {source.name} says, as it came: {streams}. Nothing is ever overwritten.",
+        check_specs=[
+            dg.AssetCheckSpec(
+                DELIVERING, asset=key, description="The source answered in this run."
+            ),
+            dg.AssetCheckSpec(
+                NOT_EMPTY,
+                asset=key,
+                blocking=True,
+                description="Every stream of the source has delivered data at least once.",
+            ),
+        ],
+        retry_policy=dg.RetryPolicy(
+            max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+        ),
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            fail_window=dt.timedelta(hours=48), warn_window=dt.timedelta(hours=26)
+        ),
+    )
+    def raw(
+        context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
+    ) -> dg.MaterializeResult:
+        company = company_folder.read()
+        now = company.now(clock())
+        trouble: SourceError | None = None
+        try:
+            pulled = pull(source, company, now=now)
+        except SourceError as error:
+            trouble = error
+        if trouble:
+            return _not_delivering(context, source, company, warehouse, trouble, now)
+        return dg.MaterializeResult(
+            metadata=_metadata(pulled),
+            check_results=[
+                dg.AssetCheckResult(check_name=DELIVERING, passed=True),
+                _not_empty(source, company),
+            ],
+        )
+
+    return raw
+
+
+def _not_delivering(
+    context: dg.AssetExecutionContext,
+    source: Source,
+    company: Company,
+    warehouse: Warehouse,
+    error: SourceError,
+    now: dt.datetime,
+) -> dg.MaterializeResult:
+    """Go on with the source's last good data, or fail where it never had any."""
+    failure = failure_of(error)
+    if failure.allow_retries and context.retry_number < 2:
+        raise failure
+    if not Lake(company).loads(source.name):
+        failure.allow_retries = False
+        raise failure
+    with warehouse.get_connection() as connection:
+        create_tables(connection)
+        for stream in source.streams:
+            record_health(connection, source.name, stream, "down", error.cause, now)
+    context.log.warning(f"{error.cause}; {error.remedy}; its last good data is used")
+    return dg.MaterializeResult(
+        metadata={"status": "down", "cause": error.cause, "remedy": error.remedy},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=DELIVERING,
+                passed=False,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"cause": error.cause, "remedy": error.remedy},
+            ),
+            _not_empty(source, company),
+        ],
+    )
+
+
+def _not_empty(source: Source, company: Company) -> dg.AssetCheckResult:
+    """Whether every stream has data in the lake (data read in place is never in the lake)."""
+    delivered = {file.stream for file in Lake(company).files(source.name)}
+    empty = [] if source.in_place else [name for name in source.streams if name not in delivered]
+    return dg.AssetCheckResult(
+        check_name=NOT_EMPTY,
+        passed=not empty,
+        description=(
+            f"{', '.join(empty)} of {source.name} never delivered a row; "
+            f"check its `files:` or `table:` in sources/{source.name}.yaml"
+            if empty
+            else None
+        ),
+        metadata={"streams": len(source.streams), "empty": ", ".join(empty) or "none"},
+    )
+
+
+def _metadata(pulled: Pull) -> dict[str, dg.MetadataValue | str | int | float]:
+    table = "\n".join(
+        f"| {stream.name} | {stream.rows:,} | {stream.files:,} |" for stream in pulled.streams
+    )
+    return {
+        "status": "ok",
+        "rows_new": pulled.rows,
+        "seconds": round(pulled.seconds, 2),
+        "load": pulled.load_id or "nothing new",
+        "streams": dg.MetadataValue.md(f"| stream | new rows | files |\n|---|--:|--:|\n{table}"),
+    }

@@ -1,0 +1,183 @@
+"""`healthloop doctor`: what is misconfigured or missing, in plain words, and what to do."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import duckdb
+import requests
+
+from connectors.lake import Lake
+from connectors.sources import FilesConfig, Source, SqlConfig, check_sources
+from contracts.company import Company
+from contracts.errors import HealthloopError
+from contracts.tables import METRIC_TABLES
+from orchestration.assets.signals import fed_tables
+from orchestration.resources import warehouse_of
+from scoring.library import check_library
+from scoring.reports import tracking_gaps
+
+UI_ADDRESS = "http://127.0.0.1:3000"
+DRIVERS = {"postgresql": ("psycopg", "postgres"), "s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"),
+           "az": ("adlfs", "azure")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: ``ok``, ``note`` or ``problem``, what was seen, and what to do about it."""
+
+    level: str
+    about: str
+    seen: str
+    remedy: str = ""
+
+
+def examine(company: Company) -> Iterator[Finding]:
+    """Look at the configuration, the sources, the data and the surroundings of a company."""
+    yield from _configuration(company)
+    sources, _ = check_sources(company)
+    for source in sources:
+        yield from _source(company, source)
+    yield from _tables(sources)
+    yield from _warehouse(company)
+    yield _ui()
+
+
+def _configuration(company: Company) -> Iterator[Finding]:
+    library, problems = check_library(company)
+    _, of_sources = check_sources(company)
+    for problem in [*problems, *of_sources]:
+        yield Finding("problem", "configuration", f"{problem.file}:{problem.line}: {problem.cause}", problem.remedy)
+    for warning in library.warnings if library else ():
+        yield Finding("note", "configuration", f"{warning.file.name}:{warning.line}: {warning.cause}", warning.remedy)
+    if not problems and not of_sources and library:
+        yield Finding(
+            "ok", "configuration",
+            f"{len(library.metrics)} metrics and {len(library.scorecards)} scorecards are valid",
+        )  # fmt: skip
+    if company.settings.today:
+        yield Finding(
+            "note", "clock", f"today is pinned to {company.settings.today} in company.yaml",
+            "remove `today:` for a company that lives on",
+        )  # fmt: skip
+    if not company.settings.schedules.enabled:
+        yield Finding(
+            "note", "schedules", "the daily and hourly schedules are off",
+            "set `schedules: {enabled: true}` in company.yaml",
+        )  # fmt: skip
+
+
+def _source(company: Company, source: Source) -> Iterator[Finding]:
+    about = f"source {source.name}"
+    missing = _missing_secret(source)
+    if missing:
+        yield Finding("problem", about, f"the environment variable {missing} is not set", f"set {missing}")
+    driver = _missing_driver(source)
+    if driver:
+        yield Finding("problem", about, f"its driver {driver[0]} is not installed", f"pip install 'healthloop[{driver[1]}]'")
+    if not source.mappings:
+        yield Finding("problem", about, "nothing is mapped from it", f"add sources/{source.name}/<table>.sql")
+    if source.in_place:
+        return
+    loads = Lake(company).loads(source.name)
+    if loads:
+        yield Finding("ok", about, f"{len(loads)} load(s) in the lake")
+    else:
+        yield Finding("note", about, "it was never pulled", "healthloop run")
+
+
+def _address(source: Source) -> object:
+    if isinstance(source.config, FilesConfig):
+        return source.config.location
+    return source.config.url if isinstance(source.config, SqlConfig) else None
+
+
+def _missing_secret(source: Source) -> str | None:
+    variable = getattr(_address(source), "env", None)
+    return variable if variable and not os.environ.get(variable) else None
+
+
+def _missing_driver(source: Source) -> tuple[str, str] | None:
+    address = _address(source)
+    text = os.environ.get(getattr(address, "env", ""), "") if not isinstance(address, str) else address
+    driver = DRIVERS.get(text.partition(":")[0].partition("+")[0])
+    return driver if driver and find_spec(driver[0]) is None else None
+
+
+def _tables(sources: list[Source]) -> Iterator[Finding]:
+    fed = fed_tables(sources)
+    if "accounts" not in fed:
+        yield Finding(
+            "problem", "accounts", "no source maps to accounts, so nobody can be scored",
+            "write sources/<crm>/accounts.sql; docs/connect-your-data.md shows how",
+        )  # fmt: skip
+    empty = [table for table in METRIC_TABLES if table not in fed]
+    if empty:
+        yield Finding(
+            "note", "signals", f"nothing feeds {', '.join(empty)}",
+            "scores do without them; `healthloop gaps` shows what that costs",
+        )  # fmt: skip
+    if fed and "outcomes" not in fed:
+        yield Finding(
+            "note", "outcomes", "no source maps to outcomes, so scores cannot be checked against history",
+            "write outcomes.sql: who renewed, churned, contracted or expanded, and when",
+        )  # fmt: skip
+
+
+def _warehouse(company: Company) -> Iterator[Finding]:
+    if not company.warehouse.exists():
+        yield Finding("note", "warehouse", "there is none yet", "healthloop run")
+        return
+    try:
+        with warehouse_of(company, read_only=True).get_connection() as connection:
+            yield from _data(connection)
+    except HealthloopError as error:
+        yield Finding("problem", "warehouse", error.cause, error.remedy)
+
+
+def _data(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    health = connection.execute(
+        "SELECT source, stream, arg_max(status, checked_at) AS status, arg_max(reason, checked_at) "
+        "FROM signals.source_health GROUP BY ALL HAVING status <> 'ok' ORDER BY ALL"
+    ).fetchall()
+    for source, stream, status, reason in health:
+        yield Finding("problem", f"source {source}", f"{stream} is {status}: {reason}", "mend it, then healthloop run")
+    unmatched = connection.execute(
+        "SELECT source, reason, count(*) FROM signals.unmatched GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    for source, reason, count in unmatched:
+        words = "fit several accounts" if reason == "ambiguous" else "fit no account"
+        yield Finding(
+            "note", f"identity of {source}", f"{count} customers {words}",
+            "look into signals.unmatched; name them in the manual identity file",
+        )  # fmt: skip
+    quarantined = connection.execute(
+        'SELECT source, "table", count(*) FROM signals.quarantine GROUP BY ALL ORDER BY ALL'
+    ).fetchall()
+    for source, table, count in quarantined:
+        yield Finding("note", f"rows of {source}", f"{count} rows for {table} are in quarantine", "signals.quarantine says why")
+    try:
+        yield from _scored(connection)
+    except duckdb.CatalogException:
+        yield Finding("note", "scores", "nothing is scored yet", "healthloop run")
+
+
+def _scored(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    row = connection.execute("SELECT max(as_of), count(*) FROM scores.current_revisions").fetchone()
+    if not row or row[0] is None:
+        yield Finding("note", "scores", "nothing is scored yet", "healthloop run")
+        return
+    yield Finding("ok", "scores", f"{row[1]} day(s) are scored, the last is {row[0]}")
+    gaps = tracking_gaps(connection, row[0])
+    if gaps:
+        metrics = len({gap.metric for gap in gaps})
+        yield Finding("note", "tracking", f"{metrics} metrics cannot be measured everywhere", "healthloop gaps")
+
+
+def _ui() -> Finding:
+    try:
+        version = requests.get(f"{UI_ADDRESS}/server_info", timeout=2).json()["dagster_version"]
+        return Finding("ok", "Dagster UI", f"Dagster {version} answers at {UI_ADDRESS}")
+    except (requests.RequestException, ValueError, KeyError):
+        return Finding("note", "Dagster UI", f"nothing answers at {UI_ADDRESS}", "healthloop ui")
