@@ -17,75 +17,28 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from connectors import identity
-from connectors.contract_checks import literal, quoted
 from connectors.health import StreamHealth, naive_utc, record_health
-from connectors.identity import IdentityReport
 from connectors.lake import attached_sql
 from connectors.mapping import Mapping, macros, read_mapping
-from connectors.mapping_errors import column_problems, explain, warehouse_error
-from connectors.raw_state import RawState, Stream, create_view
+from connectors.mapping_errors import explain, warehouse_error
+from connectors.raw_state import RawState, Stream
+from connectors.signal_reports import BuildReport, TableReport
+from connectors.signal_steps import Stager, Step
 from connectors.signal_tables import STORED, create_table, create_tables
 from connectors.sources import Source
-from connectors.versions import close_vanished, keys_of, merge, stage
+from connectors.versions import close_vanished, merge
 from contracts.company import Company
 from contracts.errors import ConfigurationError, Problem
-from contracts.tables import TABLES, Table
+from contracts.tables import TABLES
 
 __all__ = ["BuildReport", "TableReport", "build", "record_health"]
 
 BUILD_VERSION = 1
 """Part of every fingerprint: raise it when the build itself changes what it stores."""
 
-PADDING_DAYS = 1
-"""Days around new rows that are computed anew, since a mapping's day may be in any time zone."""
-
 KEYED = tuple(name for name, table in STORED.items()
               if "account_key" in table.by_name and name != "account_keys")  # fmt: skip
 """Tables whose rows are linked to accounts."""
-
-
-@dataclass(frozen=True)
-class TableReport:
-    """What a build did for one table of one source.
-
-    `mode` is unchanged, incremental, full, waiting (a stream has no data yet), held (`reason`
-    says why the newest loads wait) or failed. `rows_read` and `quarantined` count the loads of
-    this build, and where nothing was new those of the load before.
-    """
-
-    source: str
-    table: str
-    mode: str
-    loads: int
-    rows_read: int
-    new: int
-    closed: int
-    quarantined: int
-    rows: int
-    seconds: float
-    reason: str | None = None
-
-    @property
-    def quarantine_share(self) -> float:
-        """Share of the rows read that broke the contract."""
-        return self.quarantined / self.rows_read if self.rows_read else 0.0
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build did, table by table, and how far identity and sources can be trusted."""
-
-    tables: tuple[TableReport, ...]
-    identity: tuple[IdentityReport, ...]
-    health: tuple[StreamHealth, ...]
-    warnings: tuple[str, ...]
-    rekeyed: int
-    seconds: float
-
-    @property
-    def changed(self) -> bool:
-        """True when any table of `signals` may differ from before."""
-        return self.rekeyed > 0 or any(t.mode in ("incremental", "full") for t in self.tables)
 
 
 def build(
@@ -113,15 +66,6 @@ def build(
         WarehouseError: the warehouse is full, locked or damaged.
     """
     return _Builder(connection, company, sources, naive_utc(now), rebuild, progress).run()
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One load to merge, as a mapping sees it."""
-
-    load_id: str
-    loaded_at: dt.datetime
-    first: bool
 
 
 @dataclass
@@ -200,6 +144,7 @@ class _Builder:
             for statement in macros(self.company.settings.time_zone):
                 self.connection.execute(statement)
         self.raw = RawState(self.company, self.sources)
+        self.stager = Stager(self.connection, self.sources, self.raw, self.attached, self.now)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -291,9 +236,9 @@ class _Builder:
             'SELECT fingerprint FROM signals.builds WHERE source = ? AND "table" = ?',
             [mapping.source, mapping.table],
         ).fetchone()
-        steps, held = self._steps(mapping)
         built = self._built(mapping)
-        in_place = self._in_place(mapping)
+        steps, held = self.stager.steps(mapping, built=bool(built))
+        in_place = self.stager.in_place(mapping)
         new = [step for step in steps if in_place or step.load_id not in built]
         newest = max((float(load) for load in built), default=float("-inf"))
         full = (
@@ -310,7 +255,7 @@ class _Builder:
         return self._run_steps(mapping, pending, full, fingerprint, held)
 
     def _run_steps(
-        self, mapping: Mapping, steps: list[_Step], full: bool, fingerprint: str, held: str | None
+        self, mapping: Mapping, steps: list[Step], full: bool, fingerprint: str, held: str | None
     ) -> tuple[_Progress, str, str | None]:
         """Run the steps; where one fails, keep those before it and hold the rest."""
         if mapping.table in KEYED:
@@ -334,7 +279,7 @@ class _Builder:
             return self._run_steps(mapping, good, full, fingerprint, reason)
 
     def _merge_steps(
-        self, mapping: Mapping, steps: list[_Step], full: bool, fingerprint: str
+        self, mapping: Mapping, steps: list[Step], full: bool, fingerprint: str
     ) -> _Progress:
         self._note("finished", "")
         if full:
@@ -360,17 +305,12 @@ class _Builder:
 
     def _fingerprint(self, mapping: Mapping) -> str:
         """Of everything but data that decides what a mapping's rows are."""
-        options = [self._option(stream) for stream in mapping.streams]
+        options = [self.stager.rebuild_by(stream) for stream in mapping.streams]
         parts = (
             BUILD_VERSION, mapping.text, TABLES[mapping.table].columns, options,
             self.company.settings.time_zone,
         )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-    def _option(self, stream: Stream) -> str | None:
-        """The column by whose days a stream is computed anew (`rebuild_by`), where declared."""
-        source = next(source for source in self.sources if source.name == stream[0])
-        return getattr(source.streams[stream[1]], "rebuild_by", None)
 
     def _built(self, mapping: Mapping) -> set[str]:
         rows = self.connection.execute(
@@ -379,80 +319,12 @@ class _Builder:
         ).fetchall()
         return {row[0] for row in rows}
 
-    def _in_place(self, mapping: Mapping) -> bool:
-        return any(stream in self.attached for stream in mapping.streams)
-
-    # -- which loads --------------------------------------------------------------------------
-
-    def _steps(self, mapping: Mapping) -> tuple[list[_Step], str | None]:
-        """The loads that a mapping can build, oldest first, and why later ones must wait.
-
-        A load without a column that the mapping uses is held, lest facts turn to null because an
-        export broke; once every file in it has a newer version, it is passed over.
-        """
-        if self._in_place(mapping):
-            first = not self._built(mapping)
-            return [
-                _Step(f"{self.now.replace(tzinfo=dt.UTC).timestamp():.6f}", self.now, first)
-            ], None
-        ignored = self._broken_loads(mapping)
-        loads = self.raw.loads(mapping.streams)
-        steps: list[_Step] = []
-        for load_id, loaded_at in loads.items():
-            broken = [(s, c) for (s, load), c in ignored.items() if load == load_id]
-            lasting = [(s, c) for s, c in broken if not self._replaced(s, load_id)]
-            if lasting:
-                stream, column = lasting[0]
-                return steps, (
-                    f"column '{column}' of raw_{stream[0]}.{stream[1]}, which "
-                    f"sources/{mapping.source}/{mapping.table}.sql uses, has vanished; "
-                    "restore the column or change the mapping"
-                )
-            if not all(self.raw.latest(s, load_id) for s in mapping.streams):
-                continue
-            if all(any(s == b for b, _ in broken) or not self.raw.brought(s, load_id)
-                   for s in mapping.streams):  # fmt: skip
-                continue
-            first = (
-                not steps
-                if not mapping.row_wise
-                else self.raw.is_first(mapping.streams[0], load_id)
-            )
-            steps.append(_Step(load_id, loaded_at, first))
-        return steps, None
-
-    def _broken_loads(self, mapping: Mapping) -> dict[tuple[Stream, str], str]:
-        """Loads that lack a column in use, with that column."""
-        found = {}
-        for stream in mapping.streams:
-            for load in self.raw.columns.get(stream, {}):
-                column = self.raw.vanished_column(stream, load, mapping.columns)
-                if column:
-                    found[stream, load] = column
-        return found
-
-    def _replaced(self, stream: Stream, load_id: str) -> bool:
-        """True when every file of a load has a newer whole version."""
-        later = {
-            v.source_file
-            for v in self.raw.versions[stream]
-            if v.whole and float(v.load_id) > float(load_id)
-        }
-        return {v.source_file for v in self.raw.brought(stream, load_id)} <= later
-
     # -- one load -----------------------------------------------------------------------------
 
-    def _merge_step(self, mapping: Mapping, step: _Step, done: _Progress) -> None:
+    def _merge_step(self, mapping: Mapping, step: Step, done: _Progress) -> None:
         """Stage, check, link and merge what one load says; close what vanished with it."""
         table = STORED[mapping.table]
-        ignored = frozenset(self._broken_loads(mapping))
-        self.connection.execute("CREATE OR REPLACE TEMP TABLE vanished AS "
-                                f"SELECT {', '.join(quoted(k) for k in table.key)} "
-                                f"FROM signals.{table.name} LIMIT 0")  # fmt: skip
-        if mapping.row_wise and not self._in_place(mapping):
-            self._stage_rows(mapping, table, step, ignored)
-        else:
-            self._stage_state(mapping, table, step, ignored)
+        self.stager.stage(mapping, step)
         if mapping.table in KEYED:
             self._link_new_keys(mapping)
         merged = merge(
@@ -467,7 +339,7 @@ class _Builder:
         done.new += merged.new
         done.quarantined += merged.quarantined
         share = merged.quarantined / merged.rows if merged.rows else 0.0
-        if self._in_place(mapping):  # read anew each time: only the last is worth remembering
+        if self.stager.in_place(mapping):  # read anew each time: only the last is worth remembering
             self.connection.execute(
                 'DELETE FROM signals.loads WHERE source = ? AND "table" = ?',
                 [mapping.source, mapping.table],
@@ -476,118 +348,6 @@ class _Builder:
             "INSERT INTO signals.loads VALUES (?, ?, ?, ?, ?, ?)",
             [mapping.source, mapping.table, step.load_id, merged.rows, merged.quarantined, share],
         )
-
-    def _stage_rows(
-        self, mapping: Mapping, table: Table, step: _Step, ignored: frozenset[tuple[Stream, str]]
-    ) -> None:
-        """Stage only what a load brought, and find the keys that its new file versions lack."""
-        (stream,) = mapping.streams
-        everything = self.raw.latest(stream, step.load_id, ignored)
-        brought = [part for part in everything if part.load_id == step.load_id]
-        self.raw.show(self.connection, stream, brought)
-        self._stage(mapping, table, step)
-        whole = {v.source_file for v in self.raw.brought(stream, step.load_id) if v.whole}
-        before = [
-            part
-            for part in self.raw.latest(stream, _just_before(step.load_id), ignored)
-            if part.source_file in whole
-        ]
-        if not before:
-            return
-        self.raw.show(self.connection, stream, before)
-        self._find_vanished(mapping, table, "staged")
-        row = self.connection.execute("SELECT count(*) FROM vanished").fetchone()
-        if row and row[0]:  # gone from its file, but perhaps only moved to another
-            self.raw.show(self.connection, stream, everything)
-            query, given = self._query(mapping)
-            self.connection.execute(
-                f"DELETE FROM vanished v USING ({keys_of(table, query, given)}) k WHERE "
-                + " AND ".join(f"v.{quoted(name)} = k.{quoted(name)}" for name in table.key)
-            )
-
-    def _find_vanished(self, mapping: Mapping, table: Table, present: str) -> None:
-        query, given = self._query(mapping)
-        keys = ", ".join(quoted(name) for name in table.key)
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE vanished AS {keys_of(table, query, given)} "
-            f"EXCEPT SELECT {keys} FROM {present}"
-        )
-
-    def _stage_state(
-        self, mapping: Mapping, table: Table, step: _Step, ignored: frozenset[tuple[Stream, str]]
-    ) -> None:
-        """Stage the latest state of the streams; open facts that it lacks have vanished."""
-        for stream in mapping.streams:
-            if stream in self.attached:
-                create_view(self.connection, stream, self.attached[stream])
-            else:
-                parts = self.raw.latest(stream, step.load_id, ignored)
-                self.raw.show(self.connection, stream, parts)
-        days = None if step.first else self._touched_days(mapping, step, ignored)
-        self._stage(mapping, table, step)
-        scope = "TRUE"
-        if days is not None:
-            self.connection.execute(f"DELETE FROM staged WHERE _day NOT IN ({days})")
-            scope = f"day IN ({days})"
-        keys = ", ".join(quoted(name) for name in table.key)
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE vanished AS SELECT {keys} FROM signals.{table.name} "
-            f"WHERE source = {literal(mapping.source)} AND superseded_at IS NULL AND {scope} "
-            f"EXCEPT SELECT {keys} FROM staged"
-        )
-
-    def _touched_days(
-        self, mapping: Mapping, step: _Step, ignored: frozenset[tuple[Stream, str]]
-    ) -> str | None:
-        """For `rebuild_by`: the days to compute anew, and views that hold just enough for them."""
-        if len(mapping.streams) != 1 or mapping.streams[0] in self.attached:
-            return None
-        (stream,) = mapping.streams
-        column = self._option(stream)
-        if column is None:
-            return None
-        latest = self.raw.latest(stream, step.load_id, ignored)
-        before = self.raw.latest(stream, _just_before(step.load_id), ignored)
-        changed = [p for p in latest if p.load_id == step.load_id] + [
-            part for part in before if part not in latest
-        ]
-        relation, state = self.raw.relation(stream, changed), self.raw.relation(stream, latest)
-        day = f"CAST(TRY_CAST({quoted(column)} AS TIMESTAMP) AS DATE)"
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE touched_days AS SELECT DISTINCT {day} AS day "
-            f"FROM ({relation}) WHERE {day} IS NOT NULL"
-        )
-        near = ("SELECT DISTINCT CAST(day + i AS DATE) FROM touched_days, "
-                "generate_series(-{n}, {n}) g(i)")  # fmt: skip
-        rows = self.connection.execute(near.format(n=2 * PADDING_DAYS)).fetchall()
-        wanted = ", ".join(f"DATE '{row[0]}'" for row in sorted(rows)) or "NULL"
-        create_view(self.connection, stream, f"SELECT * FROM ({state}) WHERE {day} IN ({wanted})")
-        return near.format(n=PADDING_DAYS)
-
-    def _query(self, mapping: Mapping) -> tuple[str, dict[str, str]]:
-        """The SELECT to run over the views as they stand, and the type of each of its columns.
-
-        Raises:
-            ConfigurationError: it lacks a required column or has one that the table has not.
-        """
-        given = self._describe(mapping.text)
-        problems = column_problems(mapping, given)
-        if problems:
-            raise ConfigurationError(problems)
-        if mapping.table != "account_keys":
-            return mapping.text, given
-        query = identity.evidence_sql(mapping.text, given)
-        return query, self._describe(query)
-
-    def _describe(self, query: str) -> dict[str, str]:
-        rows = self.connection.execute(f"DESCRIBE {query}").fetchall()
-        return {row[0]: row[1] for row in rows}
-
-    def _stage(self, mapping: Mapping, table: Table, step: _Step) -> None:
-        query, given = self._query(mapping)
-        stage(
-            self.connection, table, query, given, loaded_at=step.loaded_at, first=step.first
-        )  # fmt: skip
 
     # -- identity -----------------------------------------------------------------------------
 
@@ -746,8 +506,3 @@ class _Builder:
         if stream not in self.attached and not versions:
             return replace(good, status="suspect", reason="it never brought a row")
         return good
-
-
-def _just_before(load_id: str) -> str:
-    """A number of which exactly the loads before this one are not greater."""
-    return repr(float(load_id) - 1e-6)

@@ -59,8 +59,8 @@ def stage(
     """Run a mapping into the temporary table `staged`: cast, checked and dated.
 
     Beside the mapped columns it has `_reason` (why the row is refused, or null), `_row_key`,
-    `_key` (hash of the key), `_day` and `_known_at`; its rowid keeps the order of the mapping's rows,
-    which is why nothing is joined here. `loaded_at` also bounds the future, so that a
+    `_key` (hash of the key), `_day` and `_known_at`; its rowid keeps the order of the mapping's
+    rows, which is why nothing is joined here. `loaded_at` also bounds the future, so that a
     rebuild refuses the same rows.
     """
     mapped = ", ".join(
@@ -143,8 +143,8 @@ def _find_touched(connection: DuckDBPyConnection, table: Table, source: str) -> 
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE existing AS SELECT t.rowid AS _rowid, t.*, "
         f"hash({_names(keys, 't.')}) AS _key FROM signals.{table.name} t "
-        f"WHERE {_reach(connection, table) if has_rows else 'FALSE'} AND t.source = {literal(source)} AND EXISTS "
-        f"(FROM staged s WHERE s._reason IS NULL AND {_same(keys, 's', 't')})"
+        f"WHERE {_reach(connection, table) if has_rows else 'FALSE'} "
+        f"AND t.source = {literal(source)} AND EXISTS (FROM staged s WHERE s._reason IS NULL AND {_same(keys, 's', 't')})"
     )
     equal = " AND ".join(f"s.{quoted(n)} IS NOT DISTINCT FROM e.{quoted(n)}" for n in values)
     connection.execute(
@@ -186,7 +186,8 @@ def _build_chains(connection: DuckDBPyConnection, table: Table) -> None:
         ), last_gone AS (
             SELECT {keys}, max(superseded_at) AS gone_at FROM gone GROUP BY ALL
         ), events AS (
-            SELECT {row}, known_at AS moment, 0 AS era, _rowid AS position, FALSE AS _gone FROM stored
+            SELECT {row}, known_at AS moment, 0 AS era, _rowid AS position, FALSE AS _gone
+            FROM stored
             UNION ALL
             SELECT {nulls}, superseded_at, 0, _rowid, TRUE FROM gone
             UNION ALL
@@ -200,7 +201,8 @@ def _build_chains(connection: DuckDBPyConnection, table: Table) -> None:
             SELECT * FROM last_of_instant QUALIFY row(_gone, {row}) IS DISTINCT FROM
             lag(row(_gone, {row})) OVER (PARTITION BY {keys} ORDER BY moment)
         )
-        SELECT *, lead(moment) OVER (PARTITION BY {keys} ORDER BY moment) AS superseded_at FROM changes
+        SELECT *, lead(moment) OVER (PARTITION BY {keys} ORDER BY moment) AS superseded_at
+        FROM changes
         """
     )
 

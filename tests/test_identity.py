@@ -127,8 +127,8 @@ def test_a_deleted_account_gives_its_domain_up_to_a_live_one(case: Case) -> None
 
 
 def test_a_merge_gives_all_keys_and_stored_rows_to_the_survivor(case: Case) -> None:
-    case.load("billing", at(2), customers=[customer("k1", crm="b"), customer("k2", site="beta.com")],
-              plans=[plan("k1"), plan("k2")])  # fmt: skip
+    customers = [customer("k1", crm="b"), customer("k2", site="beta.com")]
+    case.load("billing", at(2), customers=customers, plans=[plan("k1"), plan("k2")])
     case.build()
     case.load("crm", at(3), accounts=[account("b", merged="c"), account("c", merged="a")])
     report = case.build()

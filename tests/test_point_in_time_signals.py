@@ -89,7 +89,8 @@ def test_versions_of_a_key_never_overlap(
             case.rows(
                 f"SELECT 1 FROM signals.{table} WHERE superseded_at <= known_at UNION ALL SELECT 1 "
                 f"FROM signals.{table} a JOIN signals.{table} b USING ({key}) "
-                "WHERE a.known_at < b.known_at AND coalesce(a.superseded_at, '9999-01-01') > b.known_at"
+                "WHERE a.known_at < b.known_at AND (a.superseded_at > b.known_at "
+                "OR a.superseded_at IS NULL)"
             )
             == []
         )

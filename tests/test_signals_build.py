@@ -2,6 +2,7 @@
 
 import datetime as dt
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from signals_helpers import ACCOUNTS, NOW, Case, account, at
 
-from connectors.signals import record_health
+from connectors.signals import build, record_health
 from contracts.errors import ConfigurationError
 
 USAGE = "SELECT who AS account_key, day, what AS event, n AS count FROM raw_app.events"
@@ -144,6 +145,58 @@ def test_an_aggregating_mapping_follows_the_latest_state(case: Case) -> None:
     ) == [
         (2, at(2, 5), at(12)),
         (3, at(12), None),
+    ]
+
+
+def test_a_stream_with_rebuild_by_computes_only_the_days_that_new_rows_touch(case: Case) -> None:
+    case.declare("app", ["clicks"], usage_daily=SUMMED)
+
+    def click(day: int, hour: int = 1) -> dict:
+        return {"who": "a", "ts": at(day, 5, hour=hour), "n": 1}
+
+    def run(target: Case, rebuild_by: str | None) -> tuple[list[tuple], int]:
+        sources = target.sources
+        app = next(source for source in sources if source.name == "app")
+        app.streams["clicks"] = SimpleNamespace(rebuild_by=rebuild_by)
+        report = build(target.connection, target.company, sources, now=NOW)
+        usage = next(table for table in report.tables if table.table == "usage_daily")
+        return target.rows("FROM signals.usage_daily ORDER BY ALL"), usage.rows_read
+
+    case.load("app", at(10), clicks=[click(day) for day in range(1, 29)])
+    assert run(case, "ts")[1] == 28
+    case.load("app", at(11), clicks=[click(15, hour=7)])
+    rows, read = run(case, "ts")
+    assert read == 3  # the day itself and, for other time zones, the days beside it
+    assert rows == run(case.fresh(), None)[0]
+
+
+def test_data_that_lies_in_the_companys_own_warehouse_is_mapped_in_place(case: Case) -> None:
+    folder = case.home / "own"
+    folder.mkdir()
+    (case.home / "sources" / "dwh.yaml").write_text(
+        "type: attached\nlocation: own\nstreams: {usage: {files: 'usage.parquet'}}\n"
+    )
+    (case.home / "sources" / "dwh").mkdir()
+    (case.home / "sources" / "dwh" / "usage_daily.sql").write_text(
+        "SELECT who AS account_key, day, 'x' AS event, n AS count FROM raw_dwh.usage"
+    )
+
+    def write(*rows: tuple[str, int]) -> None:
+        values = ", ".join(f"('a', DATE '{day}', {n})" for day, n in rows)
+        case.connection.execute(
+            f"COPY (FROM (VALUES {values}) t(who, day, n)) TO '{folder / 'usage.parquet'}'"
+        )
+
+    write(("2026-05-01", 1), ("2026-05-02", 1))
+    case.build(now=at(10))
+    write(("2026-05-01", 5))
+    case.build(now=at(11))
+    assert case.rows(
+        "SELECT day, count, known_at, superseded_at FROM signals.usage_daily ORDER BY ALL"
+    ) == [
+        (dt.date(2026, 5, 1), 1, at(2, 5), at(11)),
+        (dt.date(2026, 5, 1), 5, at(11), None),
+        (dt.date(2026, 5, 2), 1, at(3, 5), at(11)),
     ]
 
 

@@ -1,0 +1,244 @@
+"""Which loads a mapping has to build, and what it says after each: the temporary table `staged`.
+
+A row-wise mapping reads the files of the load alone, every other one the latest state of its
+streams. The keys that the load took away stand in the temporary table `vanished`.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from duckdb import DuckDBPyConnection
+
+from connectors import identity
+from connectors.contract_checks import literal, quoted
+from connectors.mapping import Mapping
+from connectors.mapping_errors import column_problems
+from connectors.raw_state import RawState, Stream, create_view
+from connectors.signal_tables import STORED
+from connectors.sources import Source
+from connectors.versions import keys_of, stage
+from contracts.errors import ConfigurationError
+from contracts.tables import Table
+
+PADDING_DAYS = 1
+"""Days around new rows that are computed anew, since a mapping's day may be in any time zone."""
+
+Ignored = frozenset[tuple[Stream, str]]
+"""Loads of streams that are passed over."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One load to merge, as a mapping sees it."""
+
+    load_id: str
+    loaded_at: dt.datetime
+    first: bool
+
+
+class Stager:
+    """Plans the loads of mappings and stages them, one at a time.
+
+    `attached` holds a SELECT for each stream that is read in place, without a lake.
+    """
+
+    def __init__(
+        self,
+        connection: DuckDBPyConnection,
+        sources: Sequence[Source],
+        raw: RawState,
+        attached: dict[Stream, str],
+        now: dt.datetime,
+    ) -> None:
+        self.connection, self.raw, self.attached, self.now = connection, raw, attached, now
+        self.sources = {source.name: source for source in sources}
+
+    def in_place(self, mapping: Mapping) -> bool:
+        """True when a mapping reads a stream that has no lake."""
+        return any(stream in self.attached for stream in mapping.streams)
+
+    def rebuild_by(self, stream: Stream) -> str | None:
+        """The column by whose days a stream is computed anew (`rebuild_by`), where declared."""
+        return getattr(self.sources[stream[0]].streams[stream[1]], "rebuild_by", None)
+
+    def steps(self, mapping: Mapping, *, built: bool) -> tuple[list[Step], str | None]:
+        """The loads that a mapping can build, oldest first, and why later ones must wait.
+
+        A load without a column that the mapping uses is held, lest facts turn to null because an
+        export broke; once every file in it has a newer version, it is passed over.
+        """
+        if self.in_place(mapping):
+            first = not built
+            return [
+                Step(f"{self.now.replace(tzinfo=dt.UTC).timestamp():.6f}", self.now, first)
+            ], None
+        ignored = self._broken_loads(mapping)
+        loads = self.raw.loads(mapping.streams)
+        steps: list[Step] = []
+        for load_id, loaded_at in loads.items():
+            broken = [(s, c) for (s, load), c in ignored.items() if load == load_id]
+            lasting = [(s, c) for s, c in broken if not self._replaced(s, load_id)]
+            if lasting:
+                stream, column = lasting[0]
+                return steps, (
+                    f"column '{column}' of raw_{stream[0]}.{stream[1]}, which "
+                    f"sources/{mapping.source}/{mapping.table}.sql uses, has vanished; "
+                    "restore the column or change the mapping"
+                )
+            if not all(self.raw.latest(s, load_id) for s in mapping.streams):
+                continue
+            if all(any(s == b for b, _ in broken) or not self.raw.brought(s, load_id)
+                   for s in mapping.streams):  # fmt: skip
+                continue
+            first = (
+                not steps
+                if not mapping.row_wise
+                else self.raw.is_first(mapping.streams[0], load_id)
+            )
+            steps.append(Step(load_id, loaded_at, first))
+        return steps, None
+
+    def _broken_loads(self, mapping: Mapping) -> dict[tuple[Stream, str], str]:
+        """Loads that lack a column in use, with that column."""
+        found = {}
+        for stream in mapping.streams:
+            for load in self.raw.columns.get(stream, {}):
+                column = self.raw.vanished_column(stream, load, mapping.columns)
+                if column:
+                    found[stream, load] = column
+        return found
+
+    def _replaced(self, stream: Stream, load_id: str) -> bool:
+        """True when every file of a load has a newer whole version."""
+        later = {
+            v.source_file
+            for v in self.raw.versions[stream]
+            if v.whole and float(v.load_id) > float(load_id)
+        }
+        return {v.source_file for v in self.raw.brought(stream, load_id)} <= later
+
+    def stage(self, mapping: Mapping, step: Step) -> None:
+        """Run a mapping for one load into `staged`, and find what has `vanished`."""
+        table = STORED[mapping.table]
+        ignored: Ignored = frozenset(self._broken_loads(mapping))
+        keys = ", ".join(quoted(name) for name in table.key)
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE vanished AS SELECT {keys} "
+            f"FROM signals.{table.name} LIMIT 0"
+        )
+        if mapping.row_wise and not self.in_place(mapping):
+            self._stage_rows(mapping, table, step, ignored)
+        else:
+            self._stage_state(mapping, table, step, ignored)
+
+    def _stage_rows(self, mapping: Mapping, table: Table, step: Step, ignored: Ignored) -> None:
+        """Stage only what a load brought, and find the keys that its new file versions lack."""
+        (stream,) = mapping.streams
+        everything = self.raw.latest(stream, step.load_id, ignored)
+        brought = [part for part in everything if part.load_id == step.load_id]
+        self.raw.show(self.connection, stream, brought)
+        self._stage(mapping, table, step)
+        whole = {v.source_file for v in self.raw.brought(stream, step.load_id) if v.whole}
+        before = [
+            part
+            for part in self.raw.latest(stream, _just_before(step.load_id), ignored)
+            if part.source_file in whole
+        ]
+        if not before:
+            return
+        self.raw.show(self.connection, stream, before)
+        self._find_vanished(mapping, table, "staged")
+        row = self.connection.execute("SELECT count(*) FROM vanished").fetchone()
+        if row and row[0]:  # gone from its file, but perhaps only moved to another
+            self.raw.show(self.connection, stream, everything)
+            query, given = self._query(mapping)
+            self.connection.execute(
+                f"DELETE FROM vanished v USING ({keys_of(table, query, given)}) k WHERE "
+                + " AND ".join(f"v.{quoted(name)} = k.{quoted(name)}" for name in table.key)
+            )
+
+    def _find_vanished(self, mapping: Mapping, table: Table, present: str) -> None:
+        query, given = self._query(mapping)
+        keys = ", ".join(quoted(name) for name in table.key)
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE vanished AS {keys_of(table, query, given)} "
+            f"EXCEPT SELECT {keys} FROM {present}"
+        )
+
+    def _stage_state(self, mapping: Mapping, table: Table, step: Step, ignored: Ignored) -> None:
+        """Stage the latest state of the streams; open facts that it lacks have vanished."""
+        for stream in mapping.streams:
+            if stream in self.attached:
+                create_view(self.connection, stream, self.attached[stream])
+            else:
+                parts = self.raw.latest(stream, step.load_id, ignored)
+                self.raw.show(self.connection, stream, parts)
+        days = None if step.first else self._touched_days(mapping, step, ignored)
+        self._stage(mapping, table, step)
+        scope = "TRUE"
+        if days is not None:
+            self.connection.execute(f"DELETE FROM staged WHERE _day NOT IN ({days})")
+            scope = f"day IN ({days})"
+        keys = ", ".join(quoted(name) for name in table.key)
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE vanished AS SELECT {keys} FROM signals.{table.name} "
+            f"WHERE source = {literal(mapping.source)} AND superseded_at IS NULL AND {scope} "
+            f"EXCEPT SELECT {keys} FROM staged"
+        )
+
+    def _touched_days(self, mapping: Mapping, step: Step, ignored: Ignored) -> str | None:
+        """For `rebuild_by`: the days to compute anew, and views that hold just enough for them."""
+        if len(mapping.streams) != 1 or mapping.streams[0] in self.attached:
+            return None
+        (stream,) = mapping.streams
+        column = self.rebuild_by(stream)
+        if column is None:
+            return None
+        latest = self.raw.latest(stream, step.load_id, ignored)
+        before = self.raw.latest(stream, _just_before(step.load_id), ignored)
+        changed = [p for p in latest if p.load_id == step.load_id] + [
+            part for part in before if part not in latest
+        ]
+        relation, state = self.raw.relation(stream, changed), self.raw.relation(stream, latest)
+        day = f"CAST(TRY_CAST({quoted(column)} AS TIMESTAMP) AS DATE)"
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE touched_days AS SELECT DISTINCT {day} AS day "
+            f"FROM ({relation}) WHERE {day} IS NOT NULL"
+        )
+        near = ("SELECT DISTINCT CAST(day + i AS DATE) FROM touched_days, "
+                "generate_series(-{n}, {n}) g(i)")  # fmt: skip
+        rows = self.connection.execute(near.format(n=2 * PADDING_DAYS)).fetchall()
+        wanted = ", ".join(f"DATE '{row[0]}'" for row in sorted(rows)) or "NULL"
+        create_view(self.connection, stream, f"SELECT * FROM ({state}) WHERE {day} IN ({wanted})")
+        return near.format(n=PADDING_DAYS)
+
+    def _query(self, mapping: Mapping) -> tuple[str, dict[str, str]]:
+        """The SELECT to run over the views as they stand, and the type of each of its columns.
+
+        Raises:
+            ConfigurationError: it lacks a required column or has one that the table has not.
+        """
+        given = self._describe(mapping.text)
+        problems = column_problems(mapping, given)
+        if problems:
+            raise ConfigurationError(problems)
+        if mapping.table != "account_keys":
+            return mapping.text, given
+        query = identity.evidence_sql(mapping.text, given)
+        return query, self._describe(query)
+
+    def _describe(self, query: str) -> dict[str, str]:
+        rows = self.connection.execute(f"DESCRIBE {query}").fetchall()
+        return {row[0]: row[1] for row in rows}
+
+    def _stage(self, mapping: Mapping, table: Table, step: Step) -> None:
+        query, given = self._query(mapping)
+        stage(
+            self.connection, table, query, given, loaded_at=step.loaded_at, first=step.first
+        )  # fmt: skip
+
+
+def _just_before(load_id: str) -> str:
+    """A number of which exactly the loads before this one are not greater."""
+    return repr(float(load_id) - 1e-6)
