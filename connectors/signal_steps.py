@@ -206,11 +206,15 @@ class Stager:
             f"CREATE OR REPLACE TEMP TABLE touched_days AS SELECT DISTINCT {day} AS day "
             f"FROM ({relation}) WHERE {day} IS NOT NULL"
         )
-        near = ("SELECT DISTINCT CAST(day + i AS DATE) FROM touched_days, "
-                "generate_series(-{n}, {n}) g(i)")  # fmt: skip
+        near = (
+            "SELECT DISTINCT day + CAST(i AS INTEGER) FROM touched_days, "
+            "generate_series(-{n}, {n}) g(i)"
+        )
         rows = self.connection.execute(near.format(n=2 * PADDING_DAYS)).fetchall()
         wanted = ", ".join(f"DATE '{row[0]}'" for row in sorted(rows)) or "NULL"
-        create_view(self.connection, stream, f"SELECT * FROM ({state}) WHERE {day} IN ({wanted})")
+        # Rows without a day stay in, so that quarantine hears of them.
+        near_rows = f"SELECT * FROM ({state}) WHERE {day} IS NULL OR {day} IN ({wanted})"
+        create_view(self.connection, stream, near_rows)
         return near.format(n=PADDING_DAYS)
 
     def _query(self, mapping: Mapping) -> tuple[str, dict[str, str]]:

@@ -137,14 +137,16 @@ def _find_touched(connection: DuckDBPyConnection, table: Table, source: str) -> 
         "CREATE OR REPLACE TEMP TABLE several AS SELECT _key FROM staged "
         "WHERE _reason IS NULL GROUP BY _key HAVING count(*) > 1"
     )
+    reach = _reach(connection, table)
     has_rows = _count(
         connection, f"(FROM signals.{table.name} WHERE source = {literal(source)} LIMIT 1)"
     )
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE existing AS SELECT t.rowid AS _rowid, t.*, "
         f"hash({_names(keys, 't.')}) AS _key FROM signals.{table.name} t "
-        f"WHERE {_reach(connection, table) if has_rows else 'FALSE'} "
-        f"AND t.source = {literal(source)} AND EXISTS (FROM staged s WHERE s._reason IS NULL AND {_same(keys, 's', 't')})"
+        f"WHERE {reach if has_rows else 'FALSE'} "
+        f"AND t.source = {literal(source)} AND EXISTS "
+        f"(FROM staged s WHERE s._reason IS NULL AND {_same(keys, 's', 't')})"
     )
     equal = " AND ".join(f"s.{quoted(n)} IS NOT DISTINCT FROM e.{quoted(n)}" for n in values)
     connection.execute(

@@ -65,7 +65,7 @@ def test_a_source_with_its_mappings_is_read(folder):
         (GOOD.replace("*.csv", "*.xlsx"), "'*.xlsx' does not end in .csv, .jsonl or .parquet; add"),
         (
             GOOD.replace("tickets:", "Tickets:"),
-            "4: streams.Tickets.[key]: 'Tickets' cannot name",
+            "4: streams.Tickets: 'Tickets' cannot name",
         ),
         (
             "type: sql\nurl: postgresql://u:secret@h/d\nstreams:\n  t: {table: t}\n",
