@@ -31,17 +31,16 @@ def record_health(
 ) -> None:
     """Record the state of a stream; orchestration says `down` or `stale` through this.
 
+    A build leaves `down` and `stale` standing until a load arrives or somebody records `ok`: that
+    old rows are still in the lake says nothing about the source.
+
     What is not given (`last_load_at`, `rows` of the lake) is taken over from the check before.
     """
     checked_at = naive_utc(checked_at)
-    former = connection.execute(
-        "SELECT last_load_at, rows FROM signals.source_health WHERE source = ? AND stream = ? "
-        "ORDER BY checked_at DESC LIMIT 1",
-        [source, stream],
-    ).fetchone()
+    former = latest_health(connection, source, stream)
     if former is not None:
-        last_load_at = last_load_at or former[0]
-        rows = former[1] if rows is None else rows
+        last_load_at = last_load_at or former.last_load_at
+        rows = former.rows if rows is None else rows
     connection.execute(
         "DELETE FROM signals.source_health WHERE source = ? AND stream = ? AND checked_at = ?",
         [source, stream, checked_at],
@@ -50,6 +49,16 @@ def record_health(
         "INSERT INTO signals.source_health VALUES (?, ?, ?, ?, ?, ?, ?)",
         [source, stream, checked_at, status, reason, last_load_at, rows or 0],
     )
+
+
+def latest_health(connection: DuckDBPyConnection, source: str, stream: str) -> StreamHealth | None:
+    """What was last recorded of a stream."""
+    row = connection.execute(
+        "SELECT source, stream, status, reason, last_load_at, rows FROM signals.source_health "
+        "WHERE source = ? AND stream = ? ORDER BY checked_at DESC LIMIT 1",
+        [source, stream],
+    ).fetchone()
+    return StreamHealth(*row) if row else None
 
 
 def naive_utc(moment: dt.datetime) -> dt.datetime:

@@ -17,7 +17,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from connectors import identity
-from connectors.health import StreamHealth, naive_utc, record_health
+from connectors.health import StreamHealth, latest_health, naive_utc, record_health
 from connectors.lake import attached_sql
 from connectors.mapping import Mapping, macros, read_mapping
 from connectors.mapping_errors import explain, warehouse_error
@@ -498,6 +498,9 @@ class _Builder:
         versions = self.raw.versions.get(stream, [])
         last = max((version.loaded_at for version in versions), default=None)
         good = StreamHealth(*stream, "ok", None, last, sum(version.rows for version in versions))
+        former = latest_health(self.connection, *stream) or good
+        if former in (replace(good, status=s, reason=former.reason) for s in ("down", "stale")):
+            return former
         for file in self.raw.emptied.get(stream, {}):
             reason = f"'{file}' had rows and now has none; the old are kept"
             return replace(good, status="suspect", reason=reason)

@@ -25,8 +25,8 @@ from pathlib import Path
 class Problem:
     """One mistake in a document: where it is, what is wrong and how to mend it.
 
-    >>> print(Problem(Path("metrics/usage.yaml"), 7, "unknown column 'cuont'", "did you mean 'count'?"))
-    metrics/usage.yaml:7: unknown column 'cuont'; did you mean 'count'?
+    >>> print(Problem(Path("metrics/usage.yaml"), 7, "unknown column 'cuont'", "write count"))
+    metrics/usage.yaml:7: unknown column 'cuont'; write count
     """
 
     file: Path
@@ -70,7 +70,7 @@ class NotFoundError(InputError):
 
 
 class SourceError(HealthloopError):
-    """A source gave nothing usable. Other sources go on; its signals keep their last good values."""
+    """A source gave nothing usable. Others go on; its signals keep their last good values."""
 
 
 class SourceRefused(SourceError):

@@ -164,7 +164,9 @@ TICKETS = Table(
             "priority", "VARCHAR", "p1 is the most urgent", values=("p1", "p2", "p3", "p4")
         ),
         Column("escalated", "BOOLEAN", "Escalated to engineering or management"),
-        Column("reopened", "BIGINT", "How often it was reopened", minimum=0, known_with="solved_at"),
+        Column(
+            "reopened", "BIGINT", "How often it was reopened", minimum=0, known_with="solved_at"
+        ),
         Column(
             "csat", "DOUBLE", "Satisfaction, 0 to 100", minimum=0, maximum=100,
             known_with="solved_at",
@@ -349,7 +351,7 @@ SENTIMENTS = Table(
 
 OUTCOMES = Table(
     "outcomes",
-    "What really happened: renewed, churned, contracted, expanded. Evidence, never a metric's input",
+    "What really happened: renewed, churned, contracted, expanded. Evidence, no metric's input",
     key=("account_key", "kind", "at"),
     time="at",
     columns=(

@@ -9,7 +9,7 @@ from scoring.reasons import label_of
 
 
 def catalogue(library: Library, company_name: str) -> str:
-    """Every metric with its owner and definition, and every scorecard with its weights and points."""
+    """Every metric with its owner and definition, every scorecard with its weights and points."""
     lines = [f"# What {company_name} measures and how it scores", ""]
     lines += [
         f"{len(library.metrics)} metrics, {len(library.scorecards)} scorecards. "

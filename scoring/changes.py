@@ -5,7 +5,7 @@ The score is evaluated again in between, changing one thing after the other:
 1. **profile**: the account's profile of today, under the scorecards of then, over the data of then;
 2. **scorecard**: the scorecards of today, over the data of then;
 3. **missing data**: what is known today but was not then, or the other way round;
-4. **behaviour**: everything else that moved, split by component, since the weights are now the same;
+4. **behaviour**: everything else that moved, split by component: the weights are now the same;
 5. **overrides**: what a human set.
 
 Each part is a difference between neighbours, so the parts sum exactly to the change.
@@ -14,7 +14,6 @@ Each part is a difference between neighbours, so the parts sum exactly to the ch
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import duckdb
 
@@ -91,7 +90,7 @@ def split_change(
             _missing_change(connection, account_id, then, now),
             values["missing"] - values["scorecard"],
         ),
-        *_behaviour(connection, account_id, score, now),
+        *_behaviour(connection, account_id, score, then, now),
         Part("override", "none", Decimal("0.00")),
     ]
     return Change(since, until, then.value, now.value, tuple(parts))
@@ -108,14 +107,31 @@ def _scored(
         [day, account_id, score],
     ).fetchone()
     if row is None or row[0] is None:
-        what = "was not scored" if row is None else "had no number"
-        raise NotFoundError(
-            f"{score} of {account_id} {what} on {day}", "choose another day with --since or --as-of"
-        )
+        raise _no_number(connection, account_id, score, day, scored=row is not None)
     value, segment, stage, outcome, name, document = row
     library = from_document(document)
     card = next(named for named in library.scorecards if named.name == name)
     return _Scored(day, value, segment, stage, outcome, card, library)
+
+
+def _no_number(
+    connection: duckdb.DuckDBPyConnection,
+    account_id: str,
+    score: str,
+    day: dt.date,
+    *,
+    scored: bool,
+) -> NotFoundError:
+    first = connection.execute(
+        "SELECT min(as_of), max(as_of) FROM scores.scores "
+        "WHERE account_id = ? AND score = ? AND value IS NOT NULL",
+        [account_id, score],
+    ).fetchone()
+    what = "had no number" if scored else "was not scored"
+    remedy = "choose another day with --since or --as-of"
+    if first and first[0]:
+        remedy += f"; it has a number from {first[0]} to {first[1]}"
+    return NotFoundError(f"{score} of {account_id} {what} on {day}", remedy)
 
 
 def _evaluate_between(
@@ -127,25 +143,7 @@ def _evaluate_between(
     old_card: NamedScorecard,
 ) -> dict[str, Decimal]:
     """The score in the three worlds between then and now, by the same SQL as every score."""
-    account = literal(account_id)
-    usable = "('present', 'zero-filled')"
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE between_inputs AS WITH "
-        f"a AS (FROM metrics.metric_values WHERE account_id = {account} AND as_of = {literal(then.day)}), "
-        f"b AS (FROM metrics.metric_values WHERE account_id = {account} AND as_of = {literal(now.day)}) "
-        "SELECT world AS account_id, metric, value, state, reason "
-        "FROM a, (VALUES ('profile'), ('scorecard')) AS worlds(world) "
-        "UNION ALL "
-        "SELECT 'missing', b.metric, "
-        f"CASE WHEN a.state IN {usable} AND b.state IN {usable} THEN a.value ELSE b.value END, "
-        "b.state, b.reason FROM b LEFT JOIN a USING (metric)"
-    )
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE between_accounts AS SELECT world AS account_id, "
-        "a.* EXCLUDE (as_of, account_id) FROM metrics.accounts AS a, "
-        "(VALUES ('profile'), ('scorecard'), ('missing')) AS worlds(world) "
-        f"WHERE a.account_id = {account} AND a.as_of = {literal(then.day)}"
-    )
+    _make_worlds(connection, account_id, then.day, now.day)
     create_table(
         connection,
         "between_assignments",
@@ -173,30 +171,80 @@ def _evaluate_between(
     return {"profile": profile, "scorecard": scorecard, "missing": values.get("missing", scorecard)}
 
 
+def _make_worlds(
+    connection: duckdb.DuckDBPyConnection, account_id: str, then: dt.date, now: dt.date
+) -> None:
+    """The inputs of the three worlds; each stands for an account of its own.
+
+    ``profile`` and ``scorecard`` know what was known then. A metric that did not exist then came
+    with the library, so ``scorecard`` has its value of today. ``missing`` knows what is known
+    today, with the values of then wherever both days know one.
+    """
+    account = literal(account_id)
+    usable = "('present', 'zero-filled')"
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE between_inputs AS WITH "
+        f"old AS (FROM metrics.metric_values WHERE account_id = {account} "
+        f"AND as_of = {literal(then)}), "
+        f"new AS (FROM metrics.metric_values WHERE account_id = {account} "
+        f"AND as_of = {literal(now)}) "
+        "SELECT 'profile' AS account_id, metric, value, state, reason FROM old "
+        "UNION ALL SELECT 'scorecard', metric, value, state, reason FROM old "
+        "UNION ALL SELECT 'scorecard', metric, value, state, reason FROM new ANTI JOIN old "
+        "USING (metric) "
+        "UNION ALL SELECT 'missing', new.metric, "
+        f"CASE WHEN old.state IN {usable} AND new.state IN {usable} THEN old.value "
+        "ELSE new.value END, new.state, new.reason FROM new LEFT JOIN old USING (metric)"
+    )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE between_accounts AS SELECT world AS account_id, "
+        "a.* EXCLUDE (as_of, account_id) FROM metrics.accounts AS a, "
+        "(VALUES ('profile'), ('scorecard'), ('missing')) AS worlds(world) "
+        f"WHERE a.account_id = {account} AND a.as_of = {literal(then)}"
+    )
+
+
 def _behaviour(
-    connection: duckdb.DuckDBPyConnection, account_id: str, score: str, now: _Scored
+    connection: duckdb.DuckDBPyConnection,
+    account_id: str,
+    score: str,
+    then: _Scored,
+    now: _Scored,
 ) -> list[Part]:
     """What each component and cap moved, from the world with today's gaps to today."""
     rows = connection.execute(
         "WITH world AS (SELECT * FROM evaluated_contributions WHERE account_id = 'missing'), "
         "today AS (SELECT * FROM scores.contributions "
         "WHERE account_id = ? AND score = ? AND as_of = ?) "
-        "SELECT coalesce(t.kind, w.kind), coalesce(t.metric, w.metric), coalesce(t.reason, w.reason), "
-        "w.value, t.value, coalesce(t.contribution, 0) - coalesce(w.contribution, 0) AS moved "
+        "SELECT coalesce(t.kind, w.kind), coalesce(t.metric, w.metric), "
+        "coalesce(t.reason, w.reason), w.value, t.value, "
+        "coalesce(t.contribution, 0) - coalesce(w.contribution, 0) AS moved "
         "FROM today AS t FULL JOIN world AS w USING (position) "
         "WHERE moved <> 0 ORDER BY abs(moved) DESC, position",
         [account_id, score, now.day],
     ).fetchall()
-    return [_behaviour_part(now.library, *row) for row in rows]
+    return [_moved(then.library, now.library, *row) for row in rows]
 
 
-def _behaviour_part(
-    library: Library, kind: str, metric: str | None, reason: str | None, *rest: Any
+def _moved(
+    old: Library,
+    new: Library,
+    kind: str,
+    metric: str | None,
+    reason: str | None,
+    value_then: float | None,
+    value_now: float | None,
+    amount: Decimal,
 ) -> Part:
-    value_then, value_now, amount = rest
-    if kind == "cap":
+    """A component or cap that moved: by behaviour, or because its metric is defined anew."""
+    if kind == "cap" or metric is None:
         return Part("behaviour", str(reason), amount)
-    return Part("behaviour", label_of(library, metric or ""), amount, metric, value_then, value_now)
+    label = label_of(new, metric)
+    if old.measures.get(metric) not in (None, new.measures.get(metric)):
+        return Part(
+            "scorecard", f"{label}: its definition changed", amount, metric, value_then, value_now
+        )
+    return Part("behaviour", label, amount, metric, value_then, value_now)
 
 
 def _profile_change(then: _Scored, now: _Scored) -> str:
@@ -216,15 +264,15 @@ def _missing_change(
     connection: duckdb.DuckDBPyConnection, account_id: str, then: _Scored, now: _Scored
 ) -> str:
     rows = connection.execute(
-        "SELECT metric, bool_or(as_of = ? AND state IN ('present', 'zero-filled')) AS known_now, "
-        "bool_or(as_of = ? AND state IN ('present', 'zero-filled')) AS known_then "
-        "FROM metrics.metric_values WHERE account_id = ? AND as_of IN (?, ?) "
-        "GROUP BY metric HAVING known_now <> known_then ORDER BY metric",
-        [now.day, then.day, account_id, now.day, then.day],
+        "SELECT metric, bool_or(as_of = $1 AND state IN ('present', 'zero-filled')) AS known_now, "
+        "bool_or(as_of = $2 AND state IN ('present', 'zero-filled')) AS known_then "
+        "FROM metrics.metric_values WHERE account_id = $3 AND as_of IN ($1, $2) "
+        "GROUP BY metric HAVING known_now <> known_then AND bool_or(as_of = $2) ORDER BY metric",
+        [now.day, then.day, account_id],
     ).fetchall()
     used = {component.metric for component in now.card.card.components}
     words = [
-        f"{metric} is {'known again' if known_now else 'missing'}"
+        f"{metric} is {'known' if known_now else 'missing'}"
         for metric, known_now, _ in rows
         if metric in used
     ]

@@ -61,7 +61,8 @@ def band_changes(
     """
     before = connection.execute(
         "SELECT as_of, revision FROM scores.revisions "
-        "WHERE (as_of = $1 AND revision < (SELECT max(revision) FROM scores.revisions WHERE as_of = $1)) "
+        "WHERE (as_of = $1 AND revision < "
+        "(SELECT max(revision) FROM scores.revisions WHERE as_of = $1)) "
         "OR as_of < $1 ORDER BY as_of DESC, revision DESC LIMIT 1",
         [day],
     ).fetchone()
@@ -80,8 +81,8 @@ def band_changes(
     return Check(
         share <= allowed,
         f"{share:.0%} of the accounts change their risk band against {before[0]} "
-        f"({allowed:.0%} is allowed); look at `healthloop explain ACCOUNT --since {before[0]}`, and "
-        "where the change is meant run again with --accept-band-changes",
+        f"({allowed:.0%} is allowed); look at `healthloop explain ACCOUNT --since {before[0]}`, "
+        "and where the change is meant run again with --accept-band-changes",
         {
             "compared with": f"{before[0]}, revision {before[1]}",
             "accounts": accounts,

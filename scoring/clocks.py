@@ -7,7 +7,6 @@ stands still too.
 """
 
 import datetime as dt
-from collections.abc import Iterable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -104,9 +103,7 @@ def read_clocks(
     return clocks
 
 
-def _last_good(
-    connection: duckdb.DuckDBPyConnection, as_of: AsOf
-) -> dict[str, dt.datetime | None]:
+def _last_good(connection: duckdb.DuckDBPyConnection, as_of: AsOf) -> dict[str, dt.datetime | None]:
     """For each source that fails: the instant of its last good check, None where there is none.
 
     A source is as good as its worst stream. A stream that never delivered does not count against
@@ -121,20 +118,10 @@ def _last_good(
     streams: dict[str, list[tuple[bool, dt.datetime | None]]] = {}
     for source, healthy, last_good in rows:
         streams.setdefault(source, []).append((healthy, last_good))
-    failing = {}
+    failing: dict[str, dt.datetime | None] = {}
     for source, states in streams.items():
         if all(last_good is None for _, last_good in states):
             failing[source] = None
         elif broken := [good for healthy, good in states if not healthy and good is not None]:
             failing[source] = min(broken)
     return failing
-
-
-def held_days(clock: Clock, as_of: AsOf) -> int:
-    """For how many days a source's values have been standing still because it fails."""
-    return (as_of.day - clock.good_until).days
-
-
-def all_alike(values: Iterable[object]) -> bool:
-    """Whether all values are one."""
-    return len(set(values)) <= 1

@@ -1,7 +1,6 @@
 """One account's score on one day, with everything that made it, and why it changed."""
 
 import datetime as dt
-import difflib
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -11,7 +10,7 @@ import duckdb
 from contracts.errors import NotFoundError
 from scoring.changes import Change, split_change
 from scoring.library import Library, from_document
-from scoring.reasons import label_of
+from scoring.reasons import label_of, unit_of
 
 
 @dataclass(frozen=True)
@@ -87,32 +86,58 @@ def explain(
     """
     day = scored_day(connection, as_of)
     account_id, name = find_account(connection, account, day)
-    row = connection.execute(
-        "SELECT value, band, band_reason, low, high, coverage, scorecard, version, segment, stage, "
-        "outcome FROM scores.scores WHERE as_of = ? AND account_id = ? AND score = ?",
-        [day, account_id, score],
-    ).fetchone()
-    if row is None:
-        kinds = connection.execute(
-            "SELECT DISTINCT score FROM scores.scores WHERE as_of = ? AND account_id = ? ORDER BY 1",
-            [day, account_id],
-        ).fetchall()
-        raise NotFoundError(
-            f"'{account}' has no {score} score on {day}",
-            f"choose one of: {', '.join(kind for (kind,) in kinds)}",
-        )
+    stored = _stored_score(connection, account_id, score, day)
+    if stored is None:
+        raise _no_such_score(connection, account, account_id, score, day)
     library = library_of(connection, day)
-    card = next(named.card for named in library.scorecards if named.name == row[6])
+    card = next(c.card for c in library.scorecards if c.name == stored["scorecard"])
     change = None
     if since is not None:
         change = split_change(
             connection, account_id, score=score, since=scored_day(connection, since), until=day
         )
     return Explanation(
-        account_id, name, score, day, *row, edges=card.edges,
+        account_id=account_id,
+        name=name,
+        score=score,
+        as_of=day,
+        **stored,
+        edges=card.edges,
         contributions=_contributions(connection, library, account_id, score, day),
-        family=_family(connection, account_id, score, day), change=change,
-    )  # fmt: skip
+        family=_family(connection, account_id, score, day),
+        change=change,
+    )
+
+
+_STORED = (
+    "value", "band", "band_reason", "low", "high", "coverage", "scorecard", "version", "segment",
+    "stage", "outcome",
+)  # fmt: skip
+
+
+def _stored_score(
+    connection: duckdb.DuckDBPyConnection, account_id: str, score: str, day: dt.date
+) -> dict[str, Any] | None:
+    row = connection.execute(
+        f"SELECT {', '.join(_STORED)} FROM scores.scores "
+        "WHERE as_of = ? AND account_id = ? AND score = ?",
+        [day, account_id, score],
+    ).fetchone()
+    return dict(zip(_STORED, row, strict=True)) if row else None
+
+
+def _no_such_score(
+    connection: duckdb.DuckDBPyConnection, account: str, account_id: str, score: str, day: dt.date
+) -> NotFoundError:
+    rows = connection.execute(
+        "SELECT DISTINCT score FROM scores.scores WHERE as_of = ? AND account_id = ? ORDER BY 1",
+        [day, account_id],
+    ).fetchall()
+    kinds = ", ".join(kind for (kind,) in rows)
+    return NotFoundError(
+        f"'{account}' has no {score} score on {day}",
+        f"choose one of: {kinds}" if kinds else f"score the day: `healthloop run --as-of {day}`",
+    )
 
 
 def scored_day(connection: duckdb.DuckDBPyConnection, day: dt.date | None) -> dt.date:
@@ -146,14 +171,23 @@ def find_account(
     if rows:
         ids = ", ".join(account_id for account_id, _ in rows)
         raise NotFoundError(f"'{account}' names {len(rows)} accounts", f"use an id: {ids}")
-    everything = connection.execute(
-        "SELECT account_id, name FROM metrics.accounts WHERE as_of = ?", [day]
+    last = connection.execute(
+        "SELECT max(as_of) FROM metrics.accounts WHERE account_id = ?", [account]
+    ).fetchone()
+    if last and last[0]:
+        raise NotFoundError(
+            f"'{account}' was no customer on {day}", f"it was one on {last[0]}; use --as-of"
+        )
+    close = connection.execute(
+        "SELECT text FROM (SELECT unnest([account_id, name]) AS text FROM metrics.accounts "
+        "WHERE as_of = $1) WHERE jaro_winkler_similarity(lower(text), lower($2)) > 0.8 "
+        "GROUP BY text ORDER BY jaro_winkler_similarity(lower(text), lower($2)) DESC, text LIMIT 3",
+        [day, account],
     ).fetchall()
-    names = [text for pair in everything for text in pair if text]
-    close = difflib.get_close_matches(account, names, n=3)
+    names = " or ".join(f"'{text}'" for (text,) in close)
     raise NotFoundError(
         f"no customer account '{account}' on {day}",
-        f"did you mean {' or '.join(close)}?" if close else "`healthloop scores` lists them",
+        f"did you mean {names}?" if names else "`healthloop scores` lists them",
     )
 
 
@@ -190,8 +224,6 @@ def _contribution(
 ) -> Contribution:
     value, state, reason, weight, effective_weight, points, contribution = rest
     measure = library.measures.get(metric) if metric else None
-    name, _, comparison = (metric or "").partition(".")
-    unit = "" if comparison == "peer_percentile" else "%" if comparison else ""
     return Contribution(
         kind=kind,
         metric=metric,
@@ -199,7 +231,7 @@ def _contribution(
         pillar=pillar,
         owner=measure.owner if measure else None,
         value=value,
-        unit=unit or (measure.unit if measure and not comparison else ""),
+        unit=unit_of(library, metric) if metric else "",
         state=state,
         reason=reason,
         weight=weight,

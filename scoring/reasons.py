@@ -16,14 +16,19 @@ MOST_REASONS = 3
 def compute(connection: duckdb.DuckDBPyConnection, library: Library, day: dt.date) -> None:
     """Fill the temporary table `reasons`: account_id, score, rank (1 is strongest), sentence."""
     rows = [
-        (named.name, component.metric, sentence_of(library, component), unit_of(library, component))
+        (
+            named.name,
+            position,
+            sentence_of(library, component),
+            unit_of(library, component.metric),
+        )
         for named in library.scorecards
-        for component in named.card.components
+        for position, component in enumerate(named.card.components)
     ]
     create_table(
         connection,
         "reason_texts",
-        "scorecard VARCHAR, metric VARCHAR, because VARCHAR, unit VARCHAR",
+        "scorecard VARCHAR, position INTEGER, because VARCHAR, unit VARCHAR",
         rows,
     )
     connection.execute(render("reasons.sql", day=literal(day)))
@@ -50,9 +55,9 @@ def label_of(library: Library, measure: str) -> str:
     return f"{label}, {words[comparison]}" if comparison else label
 
 
-def unit_of(library: Library, component: Component) -> str:
-    """The unit of a component's measure; comparisons are percentages."""
-    name, _, comparison = component.metric.partition(".")
+def unit_of(library: Library, measure: str) -> str:
+    """The unit of a measure; comparisons are percentages."""
+    name, _, comparison = measure.partition(".")
     if comparison:
         return "%" if comparison != "peer_percentile" else ""
     metric = library.metrics.get(name)

@@ -1,4 +1,4 @@
-"""What a day's scores say about the whole business: bands, revenue, worst, best, watermelons, gaps."""
+"""What a day's scores say about the whole business: bands, revenue, worst, best, watermelons."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from decimal import Decimal
 import duckdb
 
 from scoring import reasons
-from scoring.expressions import identifier, literal
+from scoring.expressions import Condition, identifier, literal
 from scoring.library import ACCOUNT_FACTS, Library
 
 BAND_ORDER = ("red", "yellow", "green", "ready", "possible", "none", "unknown")
@@ -81,7 +81,8 @@ def portfolio(
     """The day at a glance, with the `most` worst accounts and best chances."""
     reasons.compute(connection, library, day)
     (accounts, without_rate) = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE arr IS NULL) FROM metrics.accounts WHERE as_of = ?",
+        "SELECT count(*), count(*) FILTER (WHERE arr IS NULL) FROM metrics.accounts "
+        "WHERE as_of = ?",
         [day],
     ).fetchone() or (0, 0)
     return Portfolio(
@@ -129,7 +130,7 @@ def _standings(
         "GROUP BY ALL ORDER BY s.value DESC, a.arr DESC NULLS LAST, s.account_id LIMIT ?",
         [reasons.MOST_REASONS, day, score, most],
     ).fetchall()
-    return tuple(Standing(*row[:8], reasons=tuple(row[8])) for row in rows)
+    return tuple(Standing(*[*row[:8], tuple(row[8])]) for row in rows)
 
 
 def watermelons(
@@ -145,12 +146,15 @@ def watermelons(
         for name in names
     }
     pivot = ", ".join(
-        f"max(value) FILTER (WHERE metric = {literal(name)}) AS {identifier(name)}"
+        f"max(value) FILTER (WHERE metric = {literal(name)}) AS {identifier(name)}, "
+        "bool_or(state IN ('stale', 'suspect', 'corrupt')) "
+        f"FILTER (WHERE metric = {literal(name)}) AS {identifier(name + '?')}"
         for name in names
         if name not in ACCOUNT_FACTS
     )
     signals = ", ".join(
-        f"CASE WHEN {condition.over(columns)} THEN {literal(because)} END"
+        f"CASE WHEN NOT ({_broken(condition)}) AND ({condition.over(columns)}) "
+        f"THEN {literal(because)} END"
         for condition, because in conditions
     )
     rows = connection.execute(
@@ -164,7 +168,13 @@ def watermelons(
         "ORDER BY a.arr DESC NULLS LAST, a.account_id",
         [day, day],
     ).fetchall()
-    return tuple(Watermelon(*row[:4], because=tuple(row[4])) for row in rows)
+    return tuple(Watermelon(*[*row[:4], tuple(row[4])]) for row in rows)
+
+
+def _broken(condition: Condition) -> str:
+    """Whether a metric that the condition asks ``is null`` of is null because its pipe broke."""
+    names = sorted(condition.null_names - set(ACCOUNT_FACTS))
+    return " OR ".join(f"coalesce(f.{identifier(name + '?')}, false)" for name in names) or "false"
 
 
 def tracking_gaps(connection: duckdb.DuckDBPyConnection, day: dt.date) -> tuple[Gap, ...]:
@@ -180,7 +190,8 @@ def tracking_gaps(connection: duckdb.DuckDBPyConnection, day: dt.date) -> tuple[
         "count(*) / any_value(z.accounts) AS share, coalesce(sum(a.arr), 0) "
         "FROM metrics.metric_values AS m JOIN metrics.accounts AS a USING (as_of, account_id) "
         "JOIN sizes AS z USING (segment) "
-        "WHERE m.as_of = $1 AND m.metric NOT LIKE '%.%' AND m.state NOT IN ('present', 'zero-filled') "
+        "WHERE m.as_of = $1 AND m.metric NOT LIKE '%.%' "
+        "AND m.state NOT IN ('present', 'zero-filled') "
         "AND m.reason NOT IN ('no rows', 'the divisor is zero') "
         "GROUP BY m.metric, a.segment, m.reason ORDER BY m.metric, a.segment, m.reason",
         [day],

@@ -4,16 +4,18 @@ The arithmetic is in `sql/evaluate.sql` and nowhere else: the daily run, the spl
 the tests evaluate the same file, over other inputs.
 """
 
+import datetime as dt
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import duckdb
 
 from contracts.errors import NotFoundError
-from scoring.config.scorecards import BANDS, CLAIM, WORST_POINTS
-from scoring.expressions import identifier, literal
+from scoring.config.scorecards import BANDS, CLAIM, WORST_POINTS, Cap
+from scoring.expressions import Condition, identifier, literal
 from scoring.library import ACCOUNT_FACTS, Library, NamedScorecard
 from scoring.metrics import AsOf, create_schema
 from scoring.sql import render
@@ -25,7 +27,7 @@ FIRST_CAP_POSITION = 1000
 class ScoresReport:
     """What was scored for one day, and whether it differs from what stood there."""
 
-    day: Any
+    day: dt.date
     revision: int
     changed: bool
     scores: int
@@ -40,7 +42,7 @@ def compute(
     *,
     family_rollup: str = "worst",
     run_id: str | None = None,
-    scored_at: Any = None,
+    scored_at: dt.datetime | None = None,
 ) -> ScoresReport:
     """Score one day from its stored metrics and keep the result as a new revision.
 
@@ -54,7 +56,7 @@ def compute(
     day = literal(as_of.day)
     connection.execute("BEGIN")
     try:
-        _inputs_of_day(connection, day)
+        _inputs_of_day(connection, as_of.day)
         resolved = _assign(connection, library)
         evaluate(connection, [(named, library) for named in resolved])
         revision, changed = _store(
@@ -74,19 +76,20 @@ def compute(
     return ScoresReport(as_of.day, revision, changed, scored, bands, time.monotonic() - began)
 
 
-def _inputs_of_day(connection: duckdb.DuckDBPyConnection, day: str) -> None:
+def _inputs_of_day(connection: duckdb.DuckDBPyConnection, day: dt.date) -> None:
+    on_day = f"WHERE as_of = {literal(day)}"
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW score_inputs AS "
-        f"SELECT account_id, metric, value, state, reason FROM metrics.metric_values WHERE as_of = {day}"
+        f"SELECT account_id, metric, value, state, reason FROM metrics.metric_values {on_day}"
     )
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW score_accounts AS "
-        f"SELECT * EXCLUDE (as_of) FROM metrics.accounts WHERE as_of = {day}"
+        f"SELECT * EXCLUDE (as_of) FROM metrics.accounts {on_day}"
     )
     if connection.execute("SELECT 1 FROM score_accounts LIMIT 1").fetchone() is None:
         raise NotFoundError(
-            f"the metrics of {day.strip('CAST()').split(' ')[0]} are not there",
-            "compute the day's metrics first: `healthloop run --as-of DAY`",
+            f"the metrics of {day} are not there",
+            f"compute the day's metrics first: `healthloop run --as-of {day}`",
         )
 
 
@@ -158,7 +161,9 @@ def evaluate(
 
 
 def _load_cards(connection: duckdb.DuckDBPyConnection, cards: Iterable[NamedScorecard]) -> None:
-    components, breakpoints, rows = [], [], []
+    components: list[tuple[Any, ...]] = []
+    breakpoints: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for named in cards:
         card, key = named.card, card_key(named)
         upper, middle, lower = BANDS[card.family]
@@ -215,7 +220,7 @@ def pieces(
     infinity = float("inf")
     first, last = curve[0], curve[-1]
     result = [(-infinity, first[0], first[1], 0.0)]
-    for (x_from, y_from), (x_to, y_to) in zip(curve, curve[1:], strict=False):
+    for (x_from, y_from), (x_to, y_to) in pairwise(curve):
         slope = 0.0 if stepped else (y_to - y_from) / (x_to - x_from)
         result.append((x_from, x_to, y_from, slope))
     result.append((last[0], infinity, last[1], 0.0))
@@ -236,46 +241,60 @@ def _load_caps(
         caps = [(cap, library.condition(cap.when)) for cap in library.caps_of(named.card)]
         names |= {name for _, condition in caps for name in condition.names}
         compiled.append((named, caps))
-    metrics = sorted(names - set(ACCOUNT_FACTS))
-    columns = [
-        f"max(i.value) FILTER (WHERE i.metric = {literal(name)}) AS {identifier(name)}, "
-        f"coalesce(bool_or(i.state IN ('stale', 'suspect', 'corrupt')) "
-        f"FILTER (WHERE i.metric = {literal(name)}), false) AS {identifier(name + '?')}"
-        for name in metrics
-    ]
-    facts = [
-        f"any_value(a.{identifier(n)}) AS {identifier(n)}"
-        for n in sorted(names & set(ACCOUNT_FACTS))
-    ]
-    wanted = ", ".join(literal(name) for name in metrics) or "NULL"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE cap_facts AS SELECT {', '.join(['a.account_id', *facts, *columns])} "
-        f"FROM {accounts} AS a LEFT JOIN {inputs} AS i "
-        f"ON i.account_id = a.account_id AND i.metric IN ({wanted}) GROUP BY a.account_id"
-    )
-    over = {name: f"f.{identifier(name)}" for name in names}
+    _make_cap_facts(connection, names, inputs=inputs, accounts=accounts)
     return [
         {
             "scorecard": literal(card_key(named)),
-            "caps": [
-                {
-                    "position": FIRST_CAP_POSITION + number,
-                    "at_least": f"{literal(cap.at_least)}::DOUBLE",
-                    "at_most": f"{literal(cap.at_most)}::DOUBLE",
-                    "because": literal(cap.because),
-                    "condition": condition.over(over),
-                    "hidden": " OR ".join(
-                        f"f.{identifier(name + '?')}"
-                        for name in sorted(condition.names - set(ACCOUNT_FACTS))
-                    )
-                    or "false",
-                }
-                for number, (cap, condition) in enumerate(caps)
-            ],
+            "caps": [_compiled_cap(number, *pair) for number, pair in enumerate(caps)],
         }
         for named, caps in compiled
         if caps
     ]
+
+
+def _make_cap_facts(
+    connection: duckdb.DuckDBPyConnection, names: set[str], *, inputs: str, accounts: str
+) -> None:
+    """The table `cap_facts`: what caps read; ``<metric>?`` says that the metric's pipe broke."""
+    metrics = sorted(names - set(ACCOUNT_FACTS))
+    columns = ["a.account_id"]
+    columns += [
+        f"any_value(a.{identifier(fact)}) AS {identifier(fact)}"
+        for fact in sorted(names & set(ACCOUNT_FACTS) - {"account_id"})
+    ]
+    for name in metrics:
+        this = f"FILTER (WHERE i.metric = {literal(name)})"
+        broken = "bool_or(i.state IN ('stale', 'suspect', 'corrupt'))"
+        columns.append(f"max(i.value) {this} AS {identifier(name)}")
+        columns.append(f"coalesce({broken} {this}, false) AS {identifier(name + '?')}")
+    wanted = ", ".join(literal(name) for name in metrics) or "NULL"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE cap_facts AS SELECT {', '.join(columns)} "
+        f"FROM {accounts} AS a LEFT JOIN {inputs} AS i "
+        f"ON i.account_id = a.account_id AND i.metric IN ({wanted}) GROUP BY a.account_id"
+    )
+
+
+def _compiled_cap(number: int, cap: Cap, condition: Condition) -> dict[str, Any]:
+    def broken(names: frozenset[str]) -> str:
+        columns = [f"f.{identifier(name + '?')}" for name in sorted(names - set(ACCOUNT_FACTS))]
+        return " OR ".join(columns) or "false"
+
+    return {
+        "position": FIRST_CAP_POSITION + number,
+        "at_least": _limit(cap.at_least),
+        "at_most": _limit(cap.at_most),
+        "because": literal(cap.because),
+        "condition": condition.over({name: f"f.{identifier(name)}" for name in condition.names}),
+        "hidden": broken(condition.names),
+        # A metric whose pipe broke is null, but that is not what `is null` asks.
+        "null_hidden": broken(condition.null_names),
+    }
+
+
+def _limit(points: float | None) -> str:
+    """A cap's limit in hundredths of a point, as everything else in a score."""
+    return "NULL::DOUBLE" if points is None else f"{round(points, 2)}::DOUBLE"
 
 
 def _store(
@@ -285,12 +304,9 @@ def _store(
     *,
     family_rollup: str,
     run_id: str | None,
-    scored_at: Any,
+    scored_at: dt.datetime | None,
 ) -> tuple[int, bool]:
-    (fingerprint,) = connection.execute(
-        "SELECT (SELECT bit_xor(hash(s)) FROM evaluated_scores AS s) || '-' || "
-        "(SELECT bit_xor(hash(c)) FROM evaluated_contributions AS c)"
-    ).fetchone() or ("",)
+    fingerprint = _fingerprint(connection, family_rollup)
     last = connection.execute(
         f"SELECT revision, fingerprint FROM scores.revisions WHERE as_of = {day} "
         "ORDER BY revision DESC LIMIT 1"
@@ -310,6 +326,19 @@ def _store(
         render("store_scores.sql", day=day, revision=revision, method=literal(family_rollup))
     )
     return revision, True
+
+
+def _fingerprint(connection: duckdb.DuckDBPyConnection, family_rollup: str) -> str:
+    """A hash of everything that a revision keeps, whatever the order of its rows."""
+    row = connection.execute(
+        "SELECT (SELECT coalesce(bit_xor(hash(s, p.segment, p.stage, p.desired_outcome, p.arr, "
+        "p.parent_id, ?)), 0) FROM evaluated_scores AS s "
+        "JOIN score_accounts AS p USING (account_id)) "
+        "|| '-' || (SELECT coalesce(bit_xor(hash(c)), 0) FROM evaluated_contributions AS c)",
+        [family_rollup],
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def create_table(

@@ -373,6 +373,16 @@ def test_health_said_by_others_is_recorded_beside_the_builds(case: Case) -> None
     ) == [("ok", None, 2), ("down", "it refused", 2)]
 
 
+def test_a_source_that_is_down_stays_down_until_a_load_arrives(case: Case) -> None:
+    case.build(now=at(2))
+    record_health(case.connection, "crm", "accounts", "down", "it refused", at(3))
+    (health,) = case.build(now=at(4)).health
+    assert (health.status, health.reason) == ("down", "it refused")
+    case.load("crm", at(5), accounts=[account("c")])
+    (health,) = case.build(now=at(5)).health
+    assert health.status == "ok"
+
+
 def test_exchange_rates_have_no_account_and_are_versions_all_the_same(case: Case) -> None:
     case.declare("bank", ["rates"], exchange_rates="SELECT * FROM raw_bank.rates")
     for day, rate in ((10, 1.1), (12, 1.2)):

@@ -315,8 +315,9 @@ def ui(
     os.environ["DAGSTER_HOME"] = str(instance_folder(company).resolve())
     os.environ["HEALTHLOOP_HOME"] = str(company.home)
     console.print(f"Dagster is starting at http://127.0.0.1:{port}; stop it with Ctrl-C.")
-    dagster = str(Path(sys.executable).parent / "dagster")
-    os.execv(dagster, [dagster, "dev", "-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)])
+    program = str(Path(sys.executable).parent / "dg")
+    arguments = ["dev", "-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(program, [program, *arguments])
 
 
 def _scored_days(company: Company) -> set[dt.date]:

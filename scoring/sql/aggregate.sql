@@ -18,7 +18,10 @@ FROM (
         AND day > {{ first_day }}
 {% endif %}
         AND known_at <= {{ instant }}
-        AND (superseded_at IS NULL OR superseded_at > {{ instant }})
+        AND (superseded_at IS NULL OR superseded_at > {{ known_until }})
+{% if known_until != instant %}
+        AND known_at <= {{ known_until }}
+{% endif %}
         AND deleted IS NOT TRUE
 ) AS s
 {% if money %}

@@ -11,6 +11,7 @@ SELECT
             ), 2)
     END AS percentile,
     NULL,
+    NULL,
     CASE
         WHEN m.value IS NULL THEN m.state
         WHEN count(m.value) OVER peers < {{ fewest_peers }} THEN 'absent'
@@ -27,13 +28,24 @@ WINDOW peers AS (PARTITION BY p.segment, p.stage, m.metric);
 
 {% for benchmark in benchmarks %}
 INSERT INTO measured
+WITH compared AS (
+    SELECT m.*, {{ benchmark.by_segment }} AS benchmark, tidy(100 * m.value / benchmark) AS share
+    FROM measured AS m JOIN profiled AS p USING (account_id)
+    WHERE m.metric = {{ benchmark.name }}
+)
 SELECT
-    m.account_id,
-    {{ benchmark.name }} || '.percent_of_benchmark',
-    100 * m.value / {{ benchmark.by_segment }},
-    NULL,
-    CASE WHEN m.value IS NULL THEN m.state WHEN {{ benchmark.by_segment }} IS NULL THEN 'absent' ELSE 'present' END,
-    CASE WHEN m.value IS NULL THEN m.reason WHEN {{ benchmark.by_segment }} IS NULL THEN 'no benchmark for the segment' END
-FROM measured AS m JOIN profiled AS p USING (account_id)
-WHERE m.metric = {{ benchmark.name }};
+    account_id, {{ benchmark.name }} || '.percent_of_benchmark' AS metric,
+    CASE WHEN isfinite(share) THEN share END AS value, NULL AS previous, NULL AS held,
+    CASE
+        WHEN value IS NULL THEN state
+        WHEN benchmark IS NULL THEN 'absent'
+        WHEN isfinite(share) THEN 'present'
+        ELSE 'corrupt'
+    END AS state,
+    CASE
+        WHEN value IS NULL THEN reason
+        WHEN benchmark IS NULL THEN 'no benchmark for the segment'
+        WHEN NOT isfinite(share) THEN 'no finite number'
+    END AS reason
+FROM compared;
 {% endfor %}

@@ -14,9 +14,17 @@ shown AS (
     SELECT
         s.account_id, replace(s.score, ':', '_') AS score,
         unnest([
-            {'part': 'score', 'value': CASE WHEN s.band <> 'unknown' THEN round(s.value)::INTEGER::VARCHAR END},
+            {
+                'part': 'score',
+                'value': CASE WHEN s.band <> 'unknown' THEN round(s.value)::INTEGER::VARCHAR END
+            },
             {'part': 'band', 'value': s.band},
-            {'part': 'reasons', 'value': coalesce(CASE WHEN s.band = 'unknown' THEN 'Unknown: ' || s.band_reason END, t.reasons, '')},
+            {
+                'part': 'reasons',
+                'value': coalesce(
+                    CASE WHEN s.band = 'unknown' THEN 'Unknown: ' || s.band_reason END, t.reasons, ''
+                )
+            },
             {'part': 'coverage', 'value': round(100 * s.coverage)::INTEGER::VARCHAR},
             {'part': 'as_of', 'value': s.as_of::VARCHAR},
             {'part': 'scorecard', 'value': s.scorecard || ' v' || s.version}

@@ -15,7 +15,11 @@ SELECT
     CASE
         WHEN coalesce(i.state IN ('stale', 'suspect', 'corrupt'), false) THEN NULL
         WHEN i.state IN ('present', 'zero-filled') OR c.policy = 'impute'
-            THEN b.y_from + CASE WHEN b.slope = 0 THEN 0 ELSE b.slope * (coalesce(i.value, c.imputed) - b.x_from) END
+            -- Below the first breakpoint x_from is infinite, and the slope zero.
+            THEN b.y_from + CASE
+                WHEN b.slope = 0 THEN 0
+                ELSE b.slope * (coalesce(i.value, c.imputed) - b.x_from)
+            END
         WHEN c.policy = 'neutral' THEN 50.0
         WHEN c.policy = 'worst' THEN c.worst_points
     END AS points
@@ -35,7 +39,7 @@ SELECT
     sum(weight) FILTER (WHERE points IS NOT NULL) AS counted_weight,
     sum(weight) FILTER (WHERE present) AS present_weight,
     sum(weight) AS nominal_weight,
-    arg_max(position, CASE WHEN high_is_bad THEN points ELSE 100 - points END * 1000 - position)
+    arg_max(position, (CASE WHEN high_is_bad THEN points ELSE -points END, -position))
         FILTER (WHERE points IS NOT NULL) AS worst_position,
     CASE
         WHEN any_value(combine) = 'mean'
@@ -74,7 +78,10 @@ SELECT
     CASE
         WHEN points IS NULL THEN 0.0
         WHEN placed.combine = 'worst'
-            THEN CASE WHEN position = worst_position THEN placed.pillar_weight / counted_pillar_weight ELSE 0.0 END
+            THEN CASE
+                WHEN position = worst_position THEN placed.pillar_weight / counted_pillar_weight
+                ELSE 0.0
+            END
         ELSE placed.pillar_weight / counted_pillar_weight * weight / counted_weight
     END AS effective_weight,
     round(coalesce(effective_weight * points, 0) * 1e8)::BIGINT AS units
@@ -107,7 +114,8 @@ FROM (
     SELECT a.account_id, a.score, unnest([
 {% for cap in card.caps %}
         {'position': {{ cap.position }}, 'at_least': {{ cap.at_least }}, 'at_most': {{ cap.at_most }},
-         'because': {{ cap.because }}, 'holds': ({{ cap.condition }}), 'hidden': {{ cap.hidden }}}{{ "," if not loop.last }}
+         'because': {{ cap.because }}, 'hidden': {{ cap.hidden }},
+         'holds': CASE WHEN NOT ({{ cap.null_hidden }}) THEN {{ cap.condition }} END}{{ "," if not loop.last }}
 {% endfor %}
     ]) AS cap
     FROM {{ assignments }} AS a JOIN cap_facts AS f USING (account_id)
@@ -142,8 +150,11 @@ limited AS (
         END::DECIMAL(6, 2) AS value,
         r.raw::DECIMAL(6, 2) AS raw,
         l.floor, l.ceiling,
-        floor(100 * least(greatest(t.low, l.floor), l.ceiling, l.hidden_ceiling)) / 100 AS low,
-        ceil(100 * least(greatest(t.high, l.floor, l.hidden_floor), l.ceiling)) / 100 AS high
+        -- Rounded outwards, but not by the last digits of a fraction: 40 is not 39.99.
+        (floor(round(100 * least(greatest(t.low, l.floor), l.ceiling, l.hidden_ceiling), 4)) / 100)
+            ::DECIMAL(6, 2) AS low,
+        (ceil(round(100 * least(greatest(t.high, l.floor, l.hidden_floor), l.ceiling), 4)) / 100)
+            ::DECIMAL(6, 2) AS high
     FROM {{ assignments }} AS a
     JOIN totals AS t USING (account_id, score)
     JOIN raw AS r USING (account_id, score)
@@ -151,11 +162,14 @@ limited AS (
 ),
 banded AS (
     SELECT
-        l.* REPLACE (l.low::DECIMAL(6, 2) AS low, l.high::DECIMAL(6, 2) AS high), c.*  EXCLUDE (scorecard),
-        CASE WHEN l.value >= upper_edge THEN upper_band WHEN l.value >= middle_edge THEN middle_band WHEN l.value IS NOT NULL THEN lower_band END AS plain_band,
-        CASE WHEN low >= upper_edge THEN upper_band WHEN low >= middle_edge THEN middle_band ELSE lower_band END AS low_band,
-        CASE WHEN high >= upper_edge THEN upper_band WHEN high >= middle_edge THEN middle_band ELSE lower_band END AS high_band,
-        u.state AS use_state, u.reason AS use_reason
+        l.*, c.* EXCLUDE (scorecard), u.state AS use_state, u.reason AS use_reason,
+{% for band, number in [("plain_band", "l.value"), ("low_band", "l.low"), ("high_band", "l.high")] %}
+        CASE
+            WHEN {{ number }} >= c.upper_edge THEN c.upper_band
+            WHEN {{ number }} >= c.middle_edge THEN c.middle_band
+            WHEN {{ number }} IS NOT NULL THEN c.lower_band
+        END AS {{ band }}{{ "," if not loop.last }}
+{% endfor %}
     FROM limited AS l
     JOIN cards AS c USING (scorecard)
     LEFT JOIN {{ inputs }} AS u ON u.account_id = l.account_id AND u.metric = {{ use_metric }}
@@ -170,17 +184,19 @@ judged AS (
                 THEN 'only ' || round(100 * coverage)::INTEGER || ' % of the weight is known, '
                     || round(100 * minimum_coverage)::INTEGER || ' % is needed'
             WHEN plumbing AND low_band <> high_band
-                THEN 'a source is not delivering; between ' || round(low)::INTEGER || ' and ' || round(high)::INTEGER
+                THEN 'a source is not delivering; it could be anything from '
+                    || round(low)::INTEGER || ' to ' || round(high)::INTEGER
             WHEN plain_band = claim_band AND (low_band = opposite_band OR high_band = opposite_band)
                 THEN 'too little is known for ' || claim_band || '; it could be ' || opposite_band
-            WHEN family = 'risk' AND plain_band = claim_band AND use_state = 'absent'
+            WHEN family IN ('risk', 'health') AND plain_band = claim_band AND use_state = 'absent'
                 AND use_reason <> 'no source'
                 THEN 'its use is not measured'
         END AS unknown_because
     FROM banded
 )
 SELECT
-    account_id, score, scorecard, value, raw, floor, ceiling, low, high, coverage, plumbing,
+    account_id, score, scorecard, value, raw, floor, ceiling, low, high,
+    round(coverage, 9) AS coverage, plumbing,
     CASE WHEN unknown_because IS NULL THEN plain_band ELSE 'unknown' END AS band,
     unknown_because AS band_reason
 FROM judged;
@@ -190,7 +206,8 @@ FROM judged;
 CREATE OR REPLACE TEMP TABLE evaluated_contributions AS
 SELECT
     account_id, score, position, 'component' AS kind, metric, pillar, value, state, reason, weight,
-    effective_weight, points, (hundredths / 100.0)::DECIMAL(6, 2) AS contribution
+    round(effective_weight, 9) AS effective_weight, round(points, 9) AS points,
+    (hundredths / 100.0)::DECIMAL(6, 2) AS contribution
 FROM evaluated_components
 UNION ALL
 SELECT

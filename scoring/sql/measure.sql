@@ -1,25 +1,34 @@
 -- From one row an account to one row an account and metric, each with its state.
 INSERT INTO measured
-WITH links AS (
+WITH clocks(source, lag_days, held_days, history_days, suspect) AS (
+{% if clocks %}
+    VALUES {{ clocks | join(", ") }}
+{% else %}
+    SELECT NULL::VARCHAR, NULL::INTEGER, NULL::INTEGER, NULL::INTEGER, false WHERE false
+{% endif %}
+),
+-- An account is as far behind as its slowest source, and its history as short as the shortest.
+links AS (
     SELECT
         l.account_id,
         max(c.lag_days) AS lag_days,
         max(c.held_days) AS held_days,
+        min(c.history_days) AS history_days,
         bool_or(c.suspect) AS suspect
     FROM linked_sources AS l JOIN clocks AS c USING (source)
-    WHERE c.table_name = {{ table_name }}
     GROUP BY l.account_id
 ),
 spread AS (
     SELECT
         p.account_id, p.started_on,
-        l.account_id IS NOT NULL AS linked, l.lag_days, l.held_days, l.suspect,
+        l.account_id IS NOT NULL AS linked, l.lag_days, l.held_days, l.history_days, l.suspect,
         unnest([
 {% for m in metrics %}
             {
-                'metric': {{ m.name }}, 'value': a.{{ m.column }}::DOUBLE,
-                'previous': {{ "a." ~ m.previous ~ "::DOUBLE" if m.previous else "NULL::DOUBLE" }},
-                'no_rate': {{ "a." ~ m.no_rate if m.no_rate else "false" }},
+                'metric': {{ m.name }}, 'value': tidy(a.{{ m.value }}::DOUBLE),
+                'previous': {{ "tidy(a." ~ m.previous ~ "::DOUBLE)" if m.previous else "NULL::DOUBLE" }},
+                'no_rate': coalesce({{ "a." ~ m.no_rate if m.no_rate else "false" }}, false),
+                'previous_no_rate': coalesce({{ "a." ~ m.previous_no_rate if m.previous_no_rate else "false" }}, false),
                 'zero_when_empty': {{ m.zero_when_empty }}, 'stale_after': {{ m.stale_after }},
                 'window_days': {{ m.window_days }}, 'low': {{ m.low }}, 'high': {{ m.high }}
             }{{ "," if not loop.last }}
@@ -34,35 +43,46 @@ judged AS (
         *,
         coalesce(m.value, CASE WHEN m.zero_when_empty THEN 0.0 END) AS found,
         CASE
-            WHEN NOT linked THEN {{ "'no link to a source'" if fed else "'no source'" }}
+            WHEN NOT linked THEN {{ "'no link to a source'" if clocks else "'no source'" }}
             WHEN suspect THEN 'the source is suspect and has no good data yet'
-            WHEN coalesce(lag_days > m.stale_after, false)
-                THEN 'no new data for ' || lag_days || ' days'
-            WHEN coalesce(held_days > coalesce(m.stale_after, {{ hold_days }}), false)
-                THEN 'the source has been failing for ' || held_days || ' days'
-            WHEN coalesce(m.no_rate, false) THEN 'no exchange rate'
+            WHEN m.stale_after IS NOT NULL AND lag_days IS NULL
+                THEN 'no data from the source yet'
+            WHEN m.no_rate THEN 'no exchange rate'
             WHEN m.value IS NULL AND NOT m.zero_when_empty THEN 'no rows'
-            WHEN isnan(m.value) OR isinf(m.value) OR m.value < m.low OR m.value > m.high
+            WHEN NOT isfinite(m.value) OR m.value < m.low OR m.value > m.high
                 THEN 'outside ' || m.low || ' to ' || m.high
-        END AS reason
+        END AS no_value,
+        CASE
+            WHEN lag_days > m.stale_after THEN 'no new data for ' || lag_days || ' days'
+            WHEN held_days > coalesce(m.stale_after, {{ hold_days }})
+                THEN 'the source has been failing for ' || held_days || ' days'
+        END AS too_old
     FROM spread
 )
 SELECT
     account_id,
     m.metric,
-    CASE WHEN reason IS NULL THEN found END,
-    -- A window that began before the account did says nothing about a change.
+    CASE WHEN coalesce(no_value, too_old) IS NULL THEN found END AS value,
+    -- A window that began before the account or the source's rows did says nothing about a change.
     CASE
-        WHEN reason IS NULL AND started_on <= {{ day }} - 2 * m.window_days
+        WHEN coalesce(no_value, too_old) IS NULL AND NOT m.previous_no_rate
+            AND started_on <= {{ day }} - 2 * m.window_days
+            AND coalesce(history_days >= 2 * m.window_days - m.stale_after, true)
+            AND isfinite(coalesce(m.previous, 0))
             THEN coalesce(m.previous, CASE WHEN m.zero_when_empty THEN 0.0 END)
-    END,
+    END AS previous,
+    CASE WHEN no_value IS NULL AND too_old IS NOT NULL THEN found END AS held,
     CASE
-        WHEN reason IS NULL AND m.value IS NULL THEN 'zero-filled'
-        WHEN reason IS NULL THEN 'present'
-        WHEN NOT linked OR reason IN ('no exchange rate', 'no rows') THEN 'absent'
+        WHEN NOT linked THEN 'absent'
         WHEN suspect THEN 'suspect'
-        WHEN starts_with(reason, 'outside') THEN 'corrupt'
-        ELSE 'stale'
-    END,
-    reason
+        WHEN too_old IS NOT NULL THEN 'stale'
+        WHEN starts_with(no_value, 'outside') THEN 'corrupt'
+        WHEN no_value IS NOT NULL THEN 'absent'
+        WHEN m.value IS NULL THEN 'zero-filled'
+        ELSE 'present'
+    END AS state,
+    CASE
+        WHEN NOT linked OR suspect THEN no_value
+        ELSE coalesce(too_old, no_value)
+    END AS reason
 FROM judged;

@@ -1,8 +1,14 @@
+-- Sums of fractions depend on their order in the last digits; twelve digits do not.
+CREATE OR REPLACE TEMP MACRO tidy(x) AS CASE
+    WHEN x = 0 OR NOT isfinite(x) THEN x
+    ELSE round(x, 11 - floor(log10(abs(x)))::INTEGER)
+END;
+
 -- Customers as of the day: the version of each account that was known then, ARR in one currency.
 CREATE OR REPLACE TEMP TABLE rates AS
-SELECT currency, arg_max(rate, day) AS rate
+SELECT currency, arg_max(rate, (day, known_at, source, rate)) AS rate
 FROM signals.exchange_rates
-WHERE day <= {{ day }} AND known_at <= {{ instant }}
+WHERE rate > 0 AND day <= {{ day }} AND known_at <= {{ instant }}
     AND (superseded_at IS NULL OR superseded_at > {{ instant }})
     AND currency <> {{ currency }}
 GROUP BY currency
@@ -11,8 +17,8 @@ SELECT {{ currency }}, 1.0;
 
 CREATE OR REPLACE TEMP TABLE population AS
 SELECT
-    a.account_id, a.name, a.parent_id, a.owner, a.sales_owner, a.arr * r.rate AS arr, a.employees,
-    a.industry, a.region, a.plan, a.started_on, a.renews_on, a.desired_outcome
+    a.account_id, a.name, a.parent_id, a.owner, a.sales_owner,
+    tidy((a.arr * r.rate)::DOUBLE) AS arr, a.employees, a.industry, a.region, a.plan, a.started_on, a.renews_on, a.desired_outcome
 FROM signals.accounts AS a
 LEFT JOIN rates AS r ON r.currency = coalesce(a.currency, {{ currency }})
 WHERE a.known_at <= {{ instant }}
@@ -27,7 +33,7 @@ QUALIFY row_number() OVER (PARTITION BY a.account_id ORDER BY a.known_at DESC, a
 CREATE OR REPLACE TEMP TABLE linked_sources AS
 SELECT DISTINCT account_id, source FROM signals.account_keys WHERE account_id IS NOT NULL
 UNION
-SELECT DISTINCT account_id, source FROM signals.accounts;
+SELECT DISTINCT account_id, source FROM signals.accounts WHERE known_at <= {{ instant }};
 
 -- Parents with everything below them, themselves included; a cycle ends where it began.
 CREATE OR REPLACE TEMP TABLE families AS
@@ -42,5 +48,6 @@ FROM below
 WHERE ancestor_id IN (SELECT parent_id FROM population WHERE parent_id <> account_id);
 
 CREATE OR REPLACE TEMP TABLE measured (
-    account_id VARCHAR, metric VARCHAR, value DOUBLE, previous DOUBLE, state VARCHAR, reason VARCHAR
+    account_id VARCHAR, metric VARCHAR, value DOUBLE, previous DOUBLE, held DOUBLE, state VARCHAR,
+    reason VARCHAR
 );

@@ -1,9 +1,10 @@
--- Facts that rules may read, then the first segment and the first stage whose rule holds.
+-- Facts that rules may read, then the first segment and the first stage whose rule holds. A broken
+-- pipe must not move an account into another profile, so rules read the last good values.
 CREATE OR REPLACE TEMP TABLE profiled AS
 WITH facts AS (
     SELECT p.*{{ "," if names }}
 {% for name in names %}
-        max(m.value) FILTER (WHERE m.metric = {{ name.literal }}) AS {{ name.column }}{{ "," if not loop.last }}
+        max(coalesce(m.value, m.held)) FILTER (WHERE m.metric = {{ name.literal }}) AS {{ name.column }}{{ "," if not loop.last }}
 {% endfor %}
     FROM population AS p
     LEFT JOIN measured AS m

@@ -26,12 +26,14 @@ SELECT
     {{ method }} AS method, count(*)::INTEGER AS members,
     CASE {{ method }}
         WHEN 'mean' THEN avg(e.value)
-        WHEN 'revenue' THEN sum(e.value * p.arr) / nullif(sum(p.arr) FILTER (WHERE e.value IS NOT NULL), 0)
+        WHEN 'revenue' THEN round(
+            sum(e.value * p.arr) / nullif(sum(p.arr) FILTER (WHERE e.value IS NOT NULL), 0), 6
+        )
         ELSE CASE WHEN starts_with(e.score, 'risk') THEN max(e.value) ELSE min(e.value) END
     END::DECIMAL(6, 2) AS value,
     CASE
-        WHEN starts_with(e.score, 'risk') THEN arg_max(e.account_id, e.value)
-        ELSE arg_min(e.account_id, e.value)
+        WHEN starts_with(e.score, 'risk') THEN arg_max(e.account_id, e.value ORDER BY e.account_id)
+        ELSE arg_min(e.account_id, e.value ORDER BY e.account_id)
     END AS decisive_account_id
 FROM below AS b
 JOIN people AS p ON p.account_id = b.account_id
