@@ -94,6 +94,7 @@ class FileStream(Strict):
     format: FileFormat | None = None
     cursor: str | None = None
     primary_key: Names | None = None
+    rebuild_by: str | None = None
     columns: ColumnTypes = Field(default_factory=dict)
     delimiter: str = Field(",", min_length=1, max_length=1)
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
@@ -114,6 +115,7 @@ class SqlStream(Strict):
     query: str | None = None
     cursor: str | None = None
     primary_key: Names | None = None
+    rebuild_by: str | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "SqlStream":

@@ -213,7 +213,7 @@ INVOICES = Table(
         Column("amount_paid", MONEY, "Paid so far", known_with="paid_at"),
         _CURRENCY,
         Column("status", "VARCHAR", "As the source says; prefer paid_at in metrics"),
-        Column("attempts", "BIGINT", "Attempts to collect", minimum=0, known_with="paid_at"),
+        Column("attempts", "BIGINT", "Attempts to collect so far", minimum=0),
         _DELETED,
         _KNOWN_AT,
     ),

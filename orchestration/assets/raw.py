@@ -4,14 +4,14 @@ import datetime as dt
 
 import dagster as dg
 
-from connectors.health import record_health
+from connectors.health import latest_health, record_health
 from connectors.lake import Lake
 from connectors.pull import Pull, pull
 from connectors.signal_tables import create_tables
 from connectors.sources import Source
 from contracts.company import Company
 from contracts.errors import SourceError
-from orchestration.failures import failure_of
+from orchestration.failures import failure_of, told_to_dagster
 from orchestration.resources import CompanyFolder, Warehouse, clock
 
 DELIVERING = "delivering"
@@ -64,6 +64,7 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
             trouble = error
         if trouble:
             return _not_delivering(context, source, company, warehouse, trouble, now)
+        _record_recovery(source, warehouse, now)
         return dg.MaterializeResult(
             metadata=_metadata(pulled),
             check_results=[
@@ -90,7 +91,7 @@ def _not_delivering(
     if not Lake(company).loads(source.name):
         failure.allow_retries = False
         raise failure
-    with warehouse.get_connection() as connection:
+    with told_to_dagster(), warehouse.get_connection() as connection:
         create_tables(connection)
         for stream in source.streams:
             record_health(connection, source.name, stream, "down", error.cause, now)
@@ -107,6 +108,16 @@ def _not_delivering(
             _not_empty(source, company),
         ],
     )
+
+
+def _record_recovery(source: Source, warehouse: Warehouse, now: dt.datetime) -> None:
+    """Say that a source that was down answers again; whether its data is good, the build says."""
+    with told_to_dagster(), warehouse.get_connection() as connection:
+        create_tables(connection)
+        for stream in source.streams:
+            former = latest_health(connection, source.name, stream)
+            if former and former.status == "down":
+                record_health(connection, source.name, stream, "ok", None, now)
 
 
 def _not_empty(source: Source, company: Company) -> dg.AssetCheckResult:

@@ -1,4 +1,4 @@
-"""The commands: `healthloop demo | run | check | scores | explain | catalogue | gaps | doctor | ui`."""
+"""The commands: `healthloop demo | run | check | scores | explain | catalogue | gaps | doctor | ...`."""
 
 import datetime as dt
 import os
@@ -18,6 +18,7 @@ from orchestration.cli.console import Format, console, errors, print_json, print
 from orchestration.cli.pages import explanation_page, portfolio_page
 from orchestration.cli.progress import watched
 from orchestration.doctor import examine
+from orchestration.editor import write_schemas
 from orchestration.resources import clock, warehouse_of
 from orchestration.runs import Run, instance_folder, raise_if_held, run_days
 from scoring.catalogue import catalogue as catalogue_of
@@ -62,6 +63,7 @@ def demo(
     made = write_demo_company(home, seed=seed, accounts=accounts)
     company = read_company(home)
     if made is not None:
+        write_schemas(home)
         errors.print(f"Made a synthetic company of {accounts:,} accounts in {home}.")
     today = company.last_day(clock())
     days = [*week_ends(today, DEMO_WEEK_ENDS), today]
@@ -303,6 +305,14 @@ def doctor(home: Home = HOME, form: Form = Format.TABLE) -> None:
     print_rows("", ("", "about", "seen", "what to do"), rows, form)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example:  healthloop schemas")
+def schemas(home: Home = HOME) -> None:
+    """Write the JSON Schema of every YAML into the folder, so that editors check and complete it."""
+    written = write_schemas(read_company(home).home)
+    names = ", ".join(file.name for file in written)
+    console.print(f"Wrote {names} to {home / 'schemas'}.", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:  healthloop ui --port 3000")

@@ -10,6 +10,7 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
+    WithJsonSchema,
     Tag,
     model_validator,
 )
@@ -39,7 +40,12 @@ def _days(value: Any) -> int:
     return int(match[1])
 
 
-Days = Annotated[int, BeforeValidator(_days), PlainSerializer(lambda days: f"{days}d")]
+Days = Annotated[
+    int,
+    BeforeValidator(_days),
+    PlainSerializer(lambda days: f"{days}d"),
+    WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*d$"}),
+]
 
 
 def _known_table(name: str) -> str:
@@ -58,7 +64,11 @@ def _scalar(value: Any) -> Any:
     raise ValueError(f"'{value}' is no text, number, true or false; write a single value")
 
 
-Scalar = Annotated[Any, BeforeValidator(_scalar)]
+Scalar = Annotated[
+    Any,
+    BeforeValidator(_scalar),
+    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
 Scalars = Annotated[list[Scalar], Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -5,7 +5,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from contracts.company import Strict
 
@@ -22,7 +22,13 @@ def _one_or_many(value: Any) -> Any:
 
 
 ScoreKind = Annotated[str, BeforeValidator(_score_kind)]
-Names = Annotated[list[str], BeforeValidator(_one_or_many)]
+Names = Annotated[
+    list[str],
+    BeforeValidator(_one_or_many),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    ),
+]
 Points = Annotated[float, Field(ge=0, le=100)]
 Breakpoint = Annotated[float, Field(allow_inf_nan=False)]
 _MISSING = re.compile(r"redistribute|neutral|worst|required|impute\(-?\d{1,15}(\.\d{1,15})?\)")

@@ -1,0 +1,1 @@
+"""What Healthloop's speed is measured with: `make bench`, or `python -m benchmarks.run --help`."""
