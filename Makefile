@@ -30,9 +30,9 @@ bench: $(VENV)/installed-dev
 # The locks hold for every platform and every Python from 3.11 on.
 lock:
 	$(PYTHON) -m pip install --quiet uv
-	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header \
 		--no-emit-index-url --extra postgres pyproject.toml -o requirements.lock
-	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header \
 		--no-emit-index-url --all-extras --group dev pyproject.toml -o requirements-dev.lock
 
 $(VENV)/bin/python:
@@ -42,13 +42,13 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: $(VENV)/bin/python requirements.lock pyproject.toml
 	@echo "Installing (once) ..."
-	@test -e $(VENV)/installed-dev || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@test -e $(VENV)/installed-dev || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python requirements-dev.lock pyproject.toml
 	@echo "Installing with the tools for tests (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@ $(VENV)/installed
 

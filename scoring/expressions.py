@@ -245,17 +245,25 @@ def _may_hold(node: sql.Expr, ranges: Mapping[str, Interval]) -> bool:
     if isinstance(node, sql.Boolean):
         return bool(node.this)
     if isinstance(node, sql.And):
-        parts = list(node.flatten())
+        parts = _conjuncts(node)
         return all(_may_hold(part, ranges) for part in parts) and _together(parts, ranges)
     compared = _interval(node)
     return compared is None or _meet(ranges.get(compared[0], EVERYTHING), compared[1]) is not None
+
+
+def _conjuncts(node: sql.Expr) -> list[sql.Expr]:
+    if isinstance(node, sql.Paren):
+        return _conjuncts(node.this)
+    if isinstance(node, sql.And):
+        return [*_conjuncts(node.left), *_conjuncts(node.right)]
+    return [node]
 
 
 def _together(parts: Collection[sql.Expr], ranges: Mapping[str, Interval]) -> bool:
     """Whether the comparisons of one name in an ``and`` leave anything over."""
     left = dict(ranges)
     for part in parts:
-        compared = _interval(part.unnest())
+        compared = _interval(part)
         if compared:
             name, interval = compared
             met = _meet(left.get(name, EVERYTHING), interval)
