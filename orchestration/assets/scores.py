@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 import duckdb
 
+from connectors.history import archive, restore
 from contracts.company import Company
 from orchestration.assets import metrics
 from orchestration.failures import told_to_dagster
@@ -15,7 +16,7 @@ from orchestration.resources import CompanyFolder, Warehouse, clock
 from scoring import checks
 from scoring import scores as scoring_scores
 from scoring.library import read_library
-from scoring.metrics import AsOf
+from scoring.metrics import AsOf, create_schema
 from scoring.reports import Portfolio, portfolio
 
 SCORES = dg.AssetKey(["scores", "scores"])
@@ -83,7 +84,12 @@ def scores_assets(company: Company) -> dg.AssetsDefinition:
         with told_to_dagster():
             company = company_folder.read()
             library = read_library(company)
+            history = company.lake / "scores"
             with warehouse.get_connection() as connection:
+                create_schema(connection)
+                restored = restore(connection, history)
+                if restored:
+                    context.log.info(f"read back {restored} revisions of scores")
                 for number, day in enumerate(days, 1):
                     report = scoring_scores.compute(
                         connection,
@@ -93,6 +99,7 @@ def scores_assets(company: Company) -> dg.AssetsDefinition:
                         run_id=context.run_id,
                         scored_at=clock().replace(tzinfo=None),
                     )
+                    archive(connection, history, day, report.revision)
                     context.log.info(f"scores of {day} ({number} of {len(days)})")
                 results = _judge(connection, report.day, company, config.accept_band_changes)
                 glance = portfolio(connection, library, report.day)

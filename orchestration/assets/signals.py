@@ -32,7 +32,8 @@ def signals_assets(sources: Sequence[Source]) -> dg.AssetsDefinition:
     tables = fed_tables(sources)
     specs = [_spec(name, sources) for name in tables]
     if "account_keys" not in tables:
-        specs.append(_spec("account_keys", sources))
+        # After accounts, before the tables that depend on it: Dagster wants this order.
+        specs.insert(int("accounts" in tables), _spec("account_keys", sources))
     checks = [
         dg.AssetCheckSpec(
             CONTRACT,

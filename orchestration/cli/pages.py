@@ -77,7 +77,7 @@ def _standings(title: str, standings: tuple[Standing, ...], currency: str) -> Ta
             s.account_id,
             s.segment,
             int(s.value.to_integral_value()),
-            s.arr,
+            round(s.arr or 0),
             "; ".join(s.reasons),
         )
         for s in standings
@@ -90,7 +90,7 @@ def _watermelons(glance: Portfolio, currency: str) -> RenderableType:
     if not found:
         return Text("Watermelon candidates: none (no green account has a hard signal against it).\n")
     rows = [
-        (w.name or w.account_id, w.account_id, int(w.value.to_integral_value()), w.arr, "; ".join(w.because))
+        (w.name or w.account_id, w.account_id, int(w.value.to_integral_value()), round(w.arr or 0), "; ".join(w.because))
         for w in found[:MOST_WATERMELONS]
     ]
     title = f"Watermelon candidates: {len(found):,} green accounts have a hard signal against them"

@@ -1,0 +1,212 @@
+"""Companies for tests: the demo, built and scored once for all workers, and a small one by hand.
+
+`scored_demo` costs seconds, so it is made once for a session, under a lock that the workers of
+pytest-xdist share, and handed out as a copy: DuckDB locks its file, and a test may change it.
+"""
+
+import csv
+import datetime as dt
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import duckdb
+import pytest
+from filelock import FileLock
+
+from connectors.sandbox.demo import write_demo_company
+from contracts.company import Company, read_company
+from orchestration.cli import main
+from orchestration.resources import warehouse_of
+from orchestration.runs import Run, run_days
+
+ACCOUNTS = 130
+TODAY = dt.date(2026, 6, 30)
+WEEK_ENDS = (dt.date(2026, 6, 7), dt.date(2026, 6, 14), dt.date(2026, 6, 28))
+SMALL_TODAY = dt.date(2026, 3, 31)
+
+
+def scored_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo company with its `daily` run for `WEEK_ENDS` and `TODAY`; never change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    home, done = shared / "scored-demo", shared / "scored-demo.done"
+    with FileLock(shared / "scored-demo.lock"):
+        if not done.exists():
+            write_demo_company(home, accounts=ACCOUNTS)
+            ran = run(read_company(home), *WEEK_ENDS, TODAY)
+            assert ran.success, ran.failures
+            done.touch()
+    return home
+
+
+def copy_of(home: Path, folder: Path) -> Path:
+    """A company of its own for a test that changes it, or for a worker."""
+    return Path(shutil.copytree(home, folder / "company"))
+
+
+@contextmanager
+def instance_in_home() -> Iterator[None]:
+    """Without `DAGSTER_HOME`, so that each company's runs are recorded in its own folder."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop("DAGSTER_HOME", None)
+        yield
+
+
+def run(company: Company, *days: dt.date, pull: bool = True, accept: bool = False) -> Run:
+    """The job `daily` (or, without `pull`, `replay`) for some days, in this process."""
+    with instance_in_home():
+        return run_days(company, days, pull=pull, accept_band_changes=accept)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def both(self) -> str:
+        """Everything, errors first."""
+        return self.err + self.out
+
+
+def healthloop(*arguments: str, both: io.StringIO | None = None) -> Answer:
+    """Run `healthloop` in this process, the way its console script does.
+
+    With `both`, output and errors go there in the order in which they were written.
+    """
+    out, err = (both, both) if both is not None else (io.StringIO(), io.StringIO())
+    code = 0
+    with (
+        instance_in_home(),
+        mock.patch.object(sys, "argv", ["healthloop", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Answer(code, "" if both else out.getvalue(), "" if both else err.getvalue())
+
+
+def rows_of(
+    home: Path, sql: str, parameters: Sequence[object] | None = None
+) -> list[tuple[object, ...]]:
+    """The rows of a query on a company's warehouse."""
+    with warehouse_of(read_company(home), read_only=True).get_connection() as connection:
+        return connection.execute(sql, parameters).fetchall()
+
+
+def change(home: Path, sql: str) -> None:
+    """Change a company's warehouse behind everybody's back."""
+    with duckdb.connect(str(home / "state" / "warehouse.duckdb")) as connection:
+        connection.execute(sql)
+
+
+# -- a small company ------------------------------------------------------------------------------
+
+CRM_YAML = "type: files\nlocation: ./files/crm\nstreams:\n  customers: {files: customers.csv}\n"
+PRODUCT_YAML = (
+    "type: files\nlocation: ./files/product\nstreams:\n"
+    '  usage: {files: "usage*.csv"}\n  workspaces: {files: workspaces.csv}\n'
+)
+ACCOUNTS_SQL = (
+    "SELECT no AS account_id, name, website AS domain, since AS started_on, arr,\n"
+    "    'EUR' AS currency, 'salesforce' AS crm, 'sf-' || no AS crm_id\n"
+    "FROM raw_crm.customers\n"
+)
+USAGE_SQL = (
+    "SELECT workspace AS account_key, day, 'published' AS event, n AS count\nFROM raw_product.usage\n"
+)
+KEYS_SQL = "SELECT workspace AS account_key, domain FROM raw_product.workspaces\n"
+SCORECARD = """\
+believes: Who publishes stays.
+score: risk
+version: 1
+pillars: {proactive: {weight: 100}}
+components:
+  - {metric: usage_events_28d, pillar: proactive, weight: 60, points: {0: 100, 40: 0}}
+  - {metric: active_days_28d, pillar: proactive, weight: 40, points: {0: 100, 20: 0}}
+bands: {red: 70, yellow: 40}
+coverage: {minimum: 0.5}
+"""
+SETTINGS = {
+    "name": "Small & Co",
+    "tenant": "small",
+    "time_zone": "Europe/Berlin",
+    "currency": "EUR",
+    "history_start": "2026-02-01",
+    "today": SMALL_TODAY.isoformat(),
+    "library_scorecards": "false",
+}
+
+
+def write_small_company(
+    home: Path, *, accounts: int = 24, settings: Mapping[str, str] | None = None
+) -> Path:
+    """A company of two sources and one scorecard.
+
+    Account `A-<n>` publishes on n of `accounts` days; the product calls it `w-<n>` and knows its
+    domain alone.
+    """
+    given = {**SETTINGS, **(settings or {})}
+    _write(home / "company.yaml", "".join(f"{key}: {text}\n" for key, text in given.items()))
+    _write(home / "sources/crm.yaml", CRM_YAML)
+    _write(home / "sources/crm/accounts.sql", ACCOUNTS_SQL)
+    _write(home / "sources/product.yaml", PRODUCT_YAML)
+    _write(home / "sources/product/usage_daily.sql", USAGE_SQL)
+    _write(home / "sources/product/account_keys.sql", KEYS_SQL)
+    _write(home / "scorecards/risk.yaml", SCORECARD)
+    numbers = range(1, accounts + 1)
+    customers = [(f"A-{n}", f"Name {n}", f"acme{n}.com", "2025-01-01", 1000 * n) for n in numbers]
+    write_csv(home / "files/crm/customers.csv", ("no", "name", "website", "since", "arr"), customers)
+    write_csv(
+        home / "files/product/workspaces.csv",
+        ("workspace", "domain"),
+        [(f"w-{n}", f"www.acme{n}.com") for n in numbers],
+    )
+    days = [SMALL_TODAY - dt.timedelta(days=age) for age in range(75)]
+    write_usage(
+        home,
+        [
+            (f"w-{n}", day, 2)
+            for n in numbers
+            for age, day in enumerate(days)
+            if age * n % accounts < n
+        ],
+    )
+    return home
+
+
+def write_usage(
+    home: Path, rows: Sequence[tuple[object, ...]], *, file: str = "usage.csv"
+) -> None:
+    """An export of the small company's product: (workspace, day, n)."""
+    write_csv(home / "files/product" / file, ("workspace", "day", "n"), rows)
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A CSV file."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    _write(file, buffer.getvalue())
+
+
+def with_settings(company: Company, **settings: object) -> Company:
+    """The company with other settings than its file says."""
+    return replace(company, settings=company.settings.model_copy(update=settings))
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
