@@ -137,6 +137,11 @@ def _warehouse(company: Company) -> Iterator[Finding]:
 
 
 def _data(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    if not connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'signals' AND table_name = 'quarantine'"
+    ).fetchone():
+        yield Finding("note", "warehouse", "nothing was built in it yet", "healthloop run")
+        return
     health = connection.execute(
         "SELECT source, stream, arg_max(status, checked_at) AS status, arg_max(reason, checked_at) "
         "FROM signals.source_health GROUP BY ALL HAVING status <> 'ok' ORDER BY ALL"

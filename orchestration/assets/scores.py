@@ -96,7 +96,7 @@ def scores_assets(company: Company) -> dg.AssetsDefinition:
                         library,
                         AsOf.of(company, day),
                         family_rollup=company.settings.family_rollup,
-                        run_id=context.run_id,
+                        run_id=context.run.run_id,
                         scored_at=clock().replace(tzinfo=None),
                     )
                     archive(connection, history, day, report.revision)

@@ -42,7 +42,7 @@ def _usage(error: TyperException) -> str:
     """What is wrong with the command's arguments, and where to read more."""
     text = error.format_message().replace("Value error, ", "").removesuffix(".")
     context = getattr(error, "ctx", None)
-    if ";" in text or "\n" in text or context is None:
+    if any(mark in text for mark in ";?\n") or context is None:
         return text
     return f"{text}; see `{context.command_path} --help`"
 

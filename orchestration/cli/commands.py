@@ -3,16 +3,19 @@
 import datetime as dt
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import duckdb
+import pydantic
 import typer
 
 from connectors.plan import Plan, read_plan
 from connectors.sandbox.demo import write_demo_company
 from connectors.sources import check_sources
-from contracts.company import Company, check_company, read_company
+from contracts.company import Company, Settings, check_company, read_company
 from contracts.errors import ConfigurationError, InputError, NotFoundError
 from orchestration.cli.console import Format, console, errors, print_json, print_rows
 from orchestration.cli.pages import explanation_page, portfolio_page
@@ -22,8 +25,9 @@ from orchestration.editor import write_schemas
 from orchestration.resources import clock, warehouse_of
 from orchestration.runs import Run, instance_folder, raise_if_held, run_days
 from scoring.catalogue import catalogue as catalogue_of
+from scoring.config.scorecards import BANDS
 from scoring.explain import explain as explain_score
-from scoring.explain import library_of, scored_day
+from scoring.explain import find_account, library_of, scored_day
 from scoring.library import check_library, read_library
 from scoring.reports import portfolio, tracking_gaps
 
@@ -59,7 +63,10 @@ def demo(
     accounts: Annotated[int, typer.Option(min=50, max=20000, help="Size of the synthetic company.")] = 2000,
     seed: Annotated[int, typer.Option(help="Another seed is another company.")] = 7,
 ) -> None:
-    """Make a synthetic company, run the main job on it and show what came out."""
+    """Make a synthetic company and run the main job on it.
+
+    The second call shows the same page at once; `healthloop run` looks for new data.
+    """
     made = write_demo_company(home, seed=seed, accounts=accounts)
     company = read_company(home)
     if made is not None:
@@ -111,7 +118,10 @@ def run(
         bool, typer.Option("--accept-band-changes", help="The change of bands is meant: do not hold the run.")
     ] = False,
 ) -> None:
-    """Run the daily job: pull, signals, metrics, scores, plan; without days for the last whole day."""
+    """Pull, score and plan: the daily job.
+
+    It is the job of the Dagster UI, recorded there. Without days it is for the last whole day.
+    """
     company = read_company(home)
     days = _days_to_run(company, as_of, first, last, every)
     with watched() as on_step:
@@ -156,25 +166,38 @@ def _days_to_run(
 
 @app.command(epilog="Example:  healthloop check --home company")
 def check(home: Home = HOME) -> None:
-    """Check the whole company folder: every mistake at once, each with its file and line."""
-    company, _, problems = check_company(home)
-    warnings: tuple[Any, ...] = ()
-    if company is not None:
-        sources, of_sources = check_sources(company)
-        library, of_library = check_library(company)
-        problems = [*problems, *of_sources, *of_library]
-        warnings = library.warnings if library else ()
+    """Check the whole company folder at once.
+
+    Every mistake is one line: file, line, what is wrong and how to mend it. Exit code 2 then.
+    """
+    company, document, problems = check_company(home)
+    if company is None:
+        company = Company(home.resolve(), _settings_that_hold(document.data if document else None))
+    sources, of_sources = check_sources(company)
+    library, of_library = check_library(company)
+    problems = [*problems, *of_sources, *of_library]
+    warnings = library.warnings if library else ()
     for warning in warnings:
         errors.print(f"warning: {warning}", markup=False, soft_wrap=True, style="yellow")
-    if problems:
+    if problems or library is None:
         raise ConfigurationError(problems)
-    assert company is not None
-    assert library is not None
     console.print(
         f"{home} is in order: {len(sources)} sources, {len(library.metrics)} metrics, "
         f"{len(library.scorecards)} scorecards, {len(warnings)} warnings.",
-        markup=False,
-    )
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _settings_that_hold(data: Any) -> Settings:
+    """The settings that are in order: wrong ones must not hide the mistakes of other files."""
+    given = {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
+    needed = {"name": "-", "tenant": "none", "history_start": dt.date.min}
+    try:
+        return Settings.model_validate(given)
+    except pydantic.ValidationError as error:
+        wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+        kept = {name: value for name, value in given.items() if name not in wrong}
+        return Settings.model_validate({**needed, **kept})
 
 
 @app.command(epilog="Example:  healthloop scores --score risk --band red --format csv > red.csv")
@@ -189,12 +212,13 @@ def scores(
     limit: Annotated[int, typer.Option(min=1, help="Most rows of a table; JSON and CSV are whole.")] = 25,
     form: Form = Format.TABLE,
 ) -> None:
-    """List the scores of a day, highest first, or their trend."""
+    """List the scores of a day, or their trend."""
     company = read_company(home)
-    with warehouse_of(company, read_only=True).get_connection() as connection:
+    with _scored_warehouse(company) as connection:
         day = scored_day(connection, as_of)
+        _refuse_unknown(connection, day, score, band, segment)
         if trend:
-            columns, rows = _trend(connection, score, segment, account)
+            columns, rows = _trend(connection, day, score, segment, account)
         else:
             columns, rows = _scores(connection, day, score, band, segment)
     title = f"{score} {'over time' if trend else f'as of {day}'}"
@@ -204,6 +228,51 @@ def scores(
         errors.print(f"{len(rows) - len(shown):,} more; --limit shows them", style="dim")
 
 
+@contextmanager
+def _scored_warehouse(company: Company) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse to read from: several commands may look into it at once.
+
+    Raises:
+        NotFoundError: nothing is scored yet.
+    """
+    nothing = NotFoundError("nothing is scored yet", "run `healthloop run` first")
+    if not company.warehouse.exists():
+        raise nothing
+    with warehouse_of(company, read_only=True).get_connection() as connection:
+        views = connection.execute("SELECT 1 FROM duckdb_views() WHERE schema_name = 'scores'")
+        if views.fetchone() is None:
+            raise nothing
+        yield connection
+
+
+def _refuse_unknown(
+    connection: duckdb.DuckDBPyConnection,
+    day: dt.date,
+    score: str,
+    band: str | None,
+    segment: str | None,
+) -> None:
+    """Refuse names that no score of a day has: an empty list would look like good news.
+
+    Raises:
+        NotFoundError: there is no such score, band or segment.
+    """
+    rows = connection.execute(
+        "SELECT DISTINCT score, segment FROM scores.scores WHERE as_of = ? ORDER BY ALL", [day]
+    ).fetchall()
+    kinds = list(dict.fromkeys(kind for kind, _ in rows))
+    if score not in kinds:
+        raise NotFoundError(f"there is no score '{score}' on {day}", f"choose one of: {', '.join(kinds)}")
+    bands = (*BANDS[score.partition(":")[0]], "unknown")
+    if band is not None and band not in bands:
+        raise NotFoundError(f"{score} has no band '{band}'", f"choose one of: {', '.join(bands)}")
+    segments = [name for kind, name in rows if kind == score]
+    if segment is not None and segment not in segments:
+        raise NotFoundError(
+            f"there is no segment '{segment}' on {day}", f"choose one of: {', '.join(segments)}"
+        )
+
+
 def _scores(
     connection: duckdb.DuckDBPyConnection,
     day: dt.date,
@@ -211,13 +280,6 @@ def _scores(
     band: str | None,
     segment: str | None,
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    kinds = [
-        kind for (kind,) in connection.execute(
-            "SELECT DISTINCT score FROM scores.scores WHERE as_of = ? ORDER BY 1", [day]
-        ).fetchall()
-    ]  # fmt: skip
-    if score not in kinds:
-        raise NotFoundError(f"there is no score '{score}' on {day}", f"choose one of: {', '.join(kinds)}")
     rows = connection.execute(
         "SELECT s.account_id, a.name, s.segment, s.stage, a.owner, a.arr, s.value::DOUBLE, s.band, "
         "s.low::DOUBLE, s.high::DOUBLE, round(s.coverage, 3), s.scorecard || ' v' || s.version "
@@ -232,9 +294,14 @@ def _scores(
 
 
 def _trend(
-    connection: duckdb.DuckDBPyConnection, score: str, segment: str | None, account: str | None
+    connection: duckdb.DuckDBPyConnection,
+    day: dt.date,
+    score: str,
+    segment: str | None,
+    account: str | None,
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     if account is not None:
+        account, _ = find_account(connection, account, day)
         rows = connection.execute(
             "SELECT as_of, value::DOUBLE, band, low::DOUBLE, high::DOUBLE, round(coverage, 3), stage, "
             "scorecard || ' v' || version FROM scores.scores "
@@ -259,9 +326,12 @@ def explain(
     since: Annotated[dt.date | None, typer.Option("--since", parser=_day, metavar="DAY", help="Split the change since this scored day.")] = None,
     form: Form = Format.TABLE,
 ) -> None:
-    """Explain one score: each contribution, coverage and bounds, and what moved it."""
+    """Explain one score, and what moved it.
+
+    Contributions sum exactly to the score, and the parts of a change exactly to the change.
+    """
     company = read_company(home)
-    with warehouse_of(company).get_connection() as connection:
+    with _scored_warehouse(company) as connection:
         explanation = explain_score(connection, account, score=score, as_of=as_of, since=since)
     if form is Format.JSON:
         print_json(explanation)
@@ -278,7 +348,7 @@ def explain(
 
 @app.command(epilog="Example:  healthloop catalogue > catalogue.md")
 def catalogue(home: Home = HOME) -> None:
-    """Print every metric and scorecard with owners and definitions, as markdown."""
+    """Print all metrics and scorecards as markdown."""
     company = read_company(home)
     sys.stdout.write(catalogue_of(read_library(company), company.settings.name))
 
@@ -289,9 +359,9 @@ def gaps(
     as_of: Annotated[dt.date | None, typer.Option("--as-of", parser=_day, metavar="DAY", help="A scored day.")] = None,
     form: Form = Format.TABLE,
 ) -> None:
-    """List what cannot be scored because it is not measured: per metric and segment, and why."""
+    """List what cannot be scored, and why."""
     company = read_company(home)
-    with warehouse_of(company, read_only=True).get_connection() as connection:
+    with _scored_warehouse(company) as connection:
         found = tracking_gaps(connection, scored_day(connection, as_of))
     rows = [(g.metric, g.segment, g.reason, g.accounts, round(g.share, 4), g.arr) for g in found]
     print_rows("", ("metric", "segment", "why", "accounts", "share", "arr"), rows, form)
@@ -299,7 +369,10 @@ def gaps(
 
 @app.command(epilog="Example:  healthloop doctor")
 def doctor(home: Home = HOME, form: Form = Format.TABLE) -> None:
-    """Say in plain words what is misconfigured or missing, and what to do. Exit code 1 on problems."""
+    """Say what is misconfigured or missing.
+
+    Each finding comes with what to do about it. Exit code 1 where there are problems.
+    """
     findings = list(examine(read_company(home)))
     rows = [(f.level, f.about, f.seen, f.remedy) for f in findings]
     print_rows("", ("", "about", "seen", "what to do"), rows, form)
@@ -309,7 +382,7 @@ def doctor(home: Home = HOME, form: Form = Format.TABLE) -> None:
 
 @app.command(epilog="Example:  healthloop schemas")
 def schemas(home: Home = HOME) -> None:
-    """Write the JSON Schema of every YAML into the folder, so that editors check and complete it."""
+    """Write JSON Schemas for your editor."""
     written = write_schemas(read_company(home).home)
     names = ", ".join(file.name for file in written)
     console.print(f"Wrote {names} to {home / 'schemas'}.", markup=False, soft_wrap=True)
@@ -320,7 +393,7 @@ def ui(
     home: Home = HOME,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 3000,
 ) -> None:
-    """Open Dagster on 127.0.0.1 over the same instance, so that all runs are there."""
+    """Open Dagster over the same runs, on 127.0.0.1."""
     company = read_company(home)
     os.environ["DAGSTER_HOME"] = str(instance_folder(company).resolve())
     os.environ["HEALTHLOOP_HOME"] = str(company.home)
@@ -342,7 +415,7 @@ def _scored_days(company: Company) -> set[dt.date]:
 
 
 def _show_portfolio(company: Company, day: dt.date) -> None:
-    with warehouse_of(company).get_connection() as connection:
+    with _scored_warehouse(company) as connection:
         glance = portfolio(connection, library_of(connection, day), day)
         plan: Plan | None
         try:
@@ -353,7 +426,7 @@ def _show_portfolio(company: Company, day: dt.date) -> None:
 
 
 def _worst_account(company: Company, day: dt.date) -> str:
-    with warehouse_of(company, read_only=True).get_connection() as connection:
+    with _scored_warehouse(company) as connection:
         row = connection.execute(
             "SELECT account_id FROM scores.scores WHERE as_of = ? AND score = 'risk' "
             "AND band <> 'unknown' ORDER BY value DESC, arr DESC NULLS LAST, account_id LIMIT 1",

@@ -4,18 +4,20 @@
 -- the whole; one that is not measured at all is left out.
 UPDATE measured AS m
 SET
-    value = CASE WHEN r.broken IS NULL AND NOT r.no_rate THEN r.value END,
-    previous = CASE WHEN r.broken IS NULL AND NOT r.no_rate THEN r.previous END,
-    held = CASE WHEN r.broken = 'stale' AND NOT r.no_rate THEN r.held END,
+    value = CASE WHEN r.broken IS NULL AND NOT r.no_rate AND isfinite(r.value) THEN r.value END,
+    previous = CASE WHEN r.broken IS NULL AND NOT r.no_rate AND isfinite(r.previous) THEN r.previous END,
+    held = CASE WHEN r.broken = 'stale' AND NOT r.no_rate AND isfinite(r.held) THEN r.held END,
     state = CASE
         WHEN r.broken IS NOT NULL THEN r.broken
         WHEN r.no_rate THEN 'absent'
+        WHEN NOT isfinite(r.value) THEN 'corrupt'
         WHEN r.zero THEN 'zero-filled'
         ELSE 'present'
     END,
     reason = CASE
         WHEN r.broken IS NOT NULL THEN r.broken_because
         WHEN r.no_rate THEN 'no exchange rate'
+        WHEN NOT isfinite(r.value) THEN 'no finite number'
     END
 FROM (
     SELECT

@@ -13,7 +13,7 @@ SELECT
     coalesce(i.state IN ('stale', 'suspect', 'corrupt'), false) AS plumbing,
     -- A missing policy stands in for what a customer does not have, never for a broken pipe.
     CASE
-        WHEN coalesce(i.state IN ('stale', 'suspect'), false) THEN NULL
+        WHEN coalesce(i.state IN ('stale', 'suspect', 'corrupt'), false) THEN NULL
         WHEN i.state IN ('present', 'zero-filled') OR c.policy = 'impute'
             -- Below the first breakpoint x_from is infinite, and the slope zero.
             THEN b.y_from + CASE
