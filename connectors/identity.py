@@ -292,12 +292,28 @@ def store_resolved(connection: DuckDBPyConnection) -> None:
     confidence = " ".join(f"WHEN '{name}' THEN {value}" for name, value in CONFIDENCE.items())
     connection.execute(
         "INSERT INTO signals.account_keys SELECT source, account_key, account_id, method, "
-        f"CASE method {confidence} END FROM resolved WHERE account_id IS NOT NULL"
+        f"CASE method {confidence} END, NULL FROM resolved WHERE account_id IS NOT NULL"
     )
     connection.execute(
         "INSERT INTO signals.unmatched SELECT source, account_key, "
         "CASE WHEN len(candidates) > 1 THEN 'ambiguous' ELSE 'no_candidate' END, candidates, "
         "NULL, NULL FROM resolved WHERE account_id IS NULL"
+    )
+
+
+def date_links(connection: DuckDBPyConnection, plain_sources: Sequence[str]) -> None:
+    """Say since when a link is known, where the source lists no keys of its own.
+
+    Such a key is known from its first row on: an account whose first ticket comes next year has no
+    link today. A source with evidence lists its customers, used or not, so its links are timeless.
+    """
+    connection.execute(
+        "UPDATE signals.account_keys AS k SET known_at = s.known_at FROM ("
+        "SELECT source, account_key, min(known_at) AS known_at FROM signals.keys_seen "
+        "WHERE list_contains($plain, source) GROUP BY ALL) AS s "
+        "WHERE s.source = k.source AND s.account_key = k.account_key "
+        "AND k.known_at IS DISTINCT FROM s.known_at",
+        {"plain": list(plain_sources)},
     )
 
 

@@ -7,7 +7,7 @@ Every desired value ends in exactly one state, and the sums are checked:
 write      differs from what the CRM acknowledged
 unchanged  the CRM shows it already
 held       unknown because a source is not delivering: the CRM keeps what it shows
-unlinked   the account has no record in the CRM
+unlinked   the account has no record of its own in the CRM
 ========== ==========================================================================
 """
 
@@ -40,6 +40,13 @@ WITH records AS (
     FROM signals.accounts
     WHERE superseded_at IS NULL AND deleted IS NOT TRUE
     QUALIFY row_number() OVER (PARTITION BY account_id ORDER BY known_at DESC, source) = 1
+),
+-- Two accounts that name one record would overwrite each other for ever: the first has it.
+owned AS (
+    SELECT r.*
+    FROM records AS r
+    WHERE r.account_id IN (SELECT account_id FROM plan.desired WHERE as_of = $1)
+    QUALIFY row_number() OVER (PARTITION BY r.crm, r.crm_id ORDER BY r.account_id) = 1
 )
 SELECT
     d.as_of, d.account_id, r.crm, r.crm_id, d.field, c.value AS old, d.value AS new, d.why,
@@ -50,9 +57,9 @@ SELECT
         ELSE 'write'
     END AS state
 FROM plan.desired AS d
-LEFT JOIN records AS r USING (account_id)
+LEFT JOIN owned AS r USING (account_id)
 LEFT JOIN plan.confirmed AS c ON c.crm = r.crm AND c.crm_id = r.crm_id AND c.field = d.field
-WHERE d.as_of = ?
+WHERE d.as_of = $1
 """
 
 

@@ -26,7 +26,7 @@ STORED: dict[str, Table] = {
 
 _STATE = {
     "account_keys": "source VARCHAR, account_key VARCHAR, account_id VARCHAR, method VARCHAR, "
-    "confidence DOUBLE",
+    "confidence DOUBLE, known_at TIMESTAMP",
     "unmatched": "source VARCHAR, account_key VARCHAR, reason VARCHAR, candidates VARCHAR[], "
     "revenue DECIMAL(18,2), currency VARCHAR",
     "quarantine": 'source VARCHAR, "table" VARCHAR, row_key VARCHAR, reason VARCHAR, '
@@ -37,7 +37,7 @@ _STATE = {
     "loads": 'source VARCHAR, "table" VARCHAR, load_id VARCHAR, rows BIGINT, '
     "quarantined BIGINT, quarantine_share DOUBLE",
     "builds": 'source VARCHAR, "table" VARCHAR, fingerprint VARCHAR',
-    "keys_seen": 'source VARCHAR, "table" VARCHAR, account_key VARCHAR',
+    "keys_seen": 'source VARCHAR, "table" VARCHAR, account_key VARCHAR, known_at TIMESTAMP',
     "raw_columns": "source VARCHAR, stream VARCHAR, load_id VARCHAR, column_name VARCHAR, "
     "rows BIGINT, filled BIGINT",
     "fingerprints": "name VARCHAR, fingerprint VARCHAR",

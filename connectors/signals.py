@@ -33,7 +33,7 @@ from contracts.tables import TABLES
 
 __all__ = ["BuildReport", "TableReport", "build", "record_health"]
 
-BUILD_VERSION = 1
+BUILD_VERSION = 2
 """Part of every fingerprint: raise it when the build itself changes what it stores."""
 
 KEYED = tuple(name for name, table in STORED.items()
@@ -414,13 +414,15 @@ class _Builder:
         """Resolve the keys of a load that were never seen, before its rows are stored."""
         names = {"source": mapping.source, "mapping": mapping.table}
         self.connection.execute(
-            "CREATE OR REPLACE TEMP TABLE new_keys AS SELECT DISTINCT $source AS source, "
-            "account_key FROM staged WHERE _reason IS NULL AND account_key NOT IN (SELECT "
-            'account_key FROM signals.keys_seen WHERE source = $source AND "table" = $mapping)',
+            "CREATE OR REPLACE TEMP TABLE new_keys AS SELECT $source AS source, account_key, "
+            "min(_known_at) AS known_at FROM staged WHERE _reason IS NULL AND account_key NOT IN "
+            '(SELECT account_key FROM signals.keys_seen WHERE source = $source AND "table" = '
+            "$mapping) GROUP BY account_key",
             names,
         )
         row = self.connection.execute(
-            "INSERT INTO signals.keys_seen SELECT source, $mapping, account_key FROM new_keys",
+            "INSERT INTO signals.keys_seen SELECT source, $mapping, account_key, known_at "
+            "FROM new_keys",
             {"mapping": mapping.table},
         ).fetchone()
         if not row or not row[0]:
@@ -445,6 +447,7 @@ class _Builder:
             return
         with self._transaction():
             self._drop_unseen_keys()
+            identity.date_links(self.connection, self._plain_sources())
             identity.weigh_unmatched(self.connection)
             for stream in self.raw.files:
                 self.raw.show(self.connection, stream, self.raw.latest(stream, None))
@@ -467,9 +470,9 @@ class _Builder:
 
     def _judge(self, reports: Sequence[TableReport]) -> tuple[StreamHealth, ...]:
         """The health of every stream after this build, recorded."""
-        limit = self.company.settings.limits.quarantine_share
+        limits = self.company.settings.limits
         for report in reports:
-            if report.quarantine_share > limit:
+            if report.quarantine_share > limits.quarantine_share_of(report.source, report.table):
                 for source in self.sources:
                     for stream in source.streams if source.name == report.source else ():
                         if self._feeds(source, stream, report.table):

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from contracts.documents import Document, nearest, read_document, validate
 from contracts.errors import ConfigurationError, NotFoundError, Problem
+from contracts.tables import TABLES
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,6 +22,13 @@ def _known_time_zone(name: str) -> str:
     return name
 
 
+def _source_and_table(name: str) -> str:
+    _, dot, table = name.partition(".")
+    if not dot or table not in TABLES:
+        raise ValueError(f"'{name}' is no <source>.<table>; {nearest(table or name, TABLES)}")
+    return name
+
+
 class Strict(BaseModel):
     """A part of a document: unknown settings are mistakes, and nothing changes once read."""
 
@@ -28,11 +36,20 @@ class Strict(BaseModel):
 
 
 class Limits(Strict):
-    """How much may be wrong before a blocking check stops the run."""
+    """How much may be wrong before a blocking check stops the run.
+
+    `quarantine_shares` has exceptions for one table of one source, such as
+    ``{sales.opportunities: 0.5}``.
+    """
 
     quarantine_share: Share = 0.05
+    quarantine_shares: dict[Annotated[str, AfterValidator(_source_and_table)], Share] = Field(default_factory=dict)
     identity_coverage: Share = 0.8
     band_change_share: Share = 0.10
+
+    def quarantine_share_of(self, source: str, table: str) -> float:
+        """How much of a source's rows for a table may break the contract."""
+        return self.quarantine_shares.get(f"{source}.{table}", self.quarantine_share)
 
 
 class Schedules(Strict):

@@ -1,6 +1,6 @@
 -- Two questionnaires in one table; the scale tells them apart.
 SELECT
-    lower(email) AS account_key,
+    sha256(lower(email)) AS account_key,
     response_id,
     'nps'        AS kind,
     score,
@@ -10,7 +10,7 @@ SELECT
 FROM raw_surveys.nps
 UNION ALL
 SELECT
-    lower(email),
+    sha256(lower(email)),
     response_id,
     'csat',
     score,
