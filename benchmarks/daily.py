@@ -51,10 +51,10 @@ def score_day(connection: Any, library: Library, day: dt.date) -> None:
     scores.compute(connection, library, as_of(day))
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """How long it took."""
+def seconds(work: Callable[..., Any], *arguments: Any, **options: Any) -> float:
+    """How long a call took."""
     began = time.perf_counter()
-    work()
+    work(*arguments, **options)
     return time.perf_counter() - began
 
 
@@ -64,13 +64,11 @@ def measure(file: Path, months: int) -> dict[str, Any]:
     group_bys, days = [], []
     for number in range(REPETITIONS):
         day = LAST_DAY - dt.timedelta(days=number)
-        connection.execute(ONE_GROUP_BY).fetchall()  # both read from warm files
-        group_bys.append(seconds(lambda: connection.execute(ONE_GROUP_BY).fetchall()))
-        days.append(seconds(lambda day=day: score_day(connection, library, day)))
+        _group_by(connection)  # once for nothing: both are to read from warm files
+        group_bys.append(seconds(_group_by, connection))
+        days.append(seconds(score_day, connection, library, day))
     one_day_bytes = peak_bytes()
-    month_seconds = [
-        seconds(lambda day=day: score_day(connection, library, day)) for day in month_ends(months)
-    ]
+    month_seconds = [seconds(score_day, connection, library, day) for day in month_ends(months)]
     return {
         "group_by": median(group_bys),
         "day": median(days),
@@ -81,6 +79,10 @@ def measure(file: Path, months: int) -> dict[str, Any]:
         "accounts": connection.execute("SELECT count(*) FROM population").fetchone()[0],
         "scores": connection.execute("SELECT count(*) FROM scores.all_scores").fetchone()[0],
     }
+
+
+def _group_by(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(ONE_GROUP_BY).fetchall()
 
 
 def peak_bytes() -> int:

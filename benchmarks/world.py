@@ -80,7 +80,8 @@ def write_signals(connection: duckdb.DuckDBPyConnection, size: Size) -> None:
     for table, rows, columns in _facts(size):
         connection.execute(
             f"INSERT INTO signals.{table} BY NAME WITH made AS ("
-            f"SELECT i, (u(i, 1) * u(i, 2) * {size.accounts})::BIGINT % {size.accounts} AS account, "
+            "SELECT i, "
+            f"(u(i, 1) * u(i, 2) * {size.accounts})::BIGINT % {size.accounts} AS account, "
             f"moment(i * {size.days}.0 / {rows}) AS happened FROM range({rows}) AS r(i)) "
             f"SELECT '{source_of(table)}' AS source, account_id(account) AS account_id, "
             "account_id(account) AS account_key, happened::DATE AS day, "
@@ -149,8 +150,9 @@ def _accounts(connection: duckdb.DuckDBPyConnection, size: Size) -> None:
     for source, tables in FED_BY.items():
         if source != "finance":
             connection.execute(
-                "INSERT INTO signals.account_keys "
-                f"SELECT '{source}', account_id, account_id, 'explicit', 1.0 FROM customers"
+                f"INSERT INTO signals.account_keys BY NAME SELECT '{source}' AS source, "
+                "account_id AS account_key, account_id, 'explicit' AS method, 1.0 AS confidence "
+                "FROM customers"
             )
         for table in tables:
             connection.execute("INSERT INTO signals.feeds VALUES (?, ?)", [table, source])
@@ -207,23 +209,29 @@ def _facts(size: Size) -> list[tuple[str, int, str]]:
             happened + to_minutes((u(i, 41) * 900)::BIGINT) AS first_reply_at,
             CASE WHEN u(i, 42) < 0.97 THEN happened + to_hours((u(i, 43) * u(i, 44) * 600)::BIGINT)
             END AS solved_at,
-            'as the desk says' AS status, pick(i, 45, ['p1', 'p2', 'p3', 'p3', 'p4', 'p4']) AS priority,
+            'as the desk says' AS status,
+            pick(i, 45, ['p1', 'p2', 'p3', 'p3', 'p4', 'p4']) AS priority,
             u(i, 46) < 0.04 AS escalated, (u(i, 47) * 1.1)::BIGINT AS reopened,
             CASE WHEN u(i, 48) < 0.3 THEN round(100 * sqrt(u(i, 49))) END AS csat"""),
         ("invoices", size.invoices, """
             'I' || i AS invoice_id, happened AS issued_at, happened + INTERVAL 30 DAY AS due_at,
-            CASE WHEN u(i, 51) < 0.97 THEN happened + to_hours((u(i, 52) * 900)::BIGINT) END AS paid_at,
-            round(200 * pareto(i, 53), 2) AS amount_due, round(200 * pareto(i, 53), 2) AS amount_paid,
+            CASE WHEN u(i, 51) < 0.97 THEN happened + to_hours((u(i, 52) * 900)::BIGINT)
+            END AS paid_at,
+            round(200 * pareto(i, 53), 2) AS amount_due,
+            round(200 * pareto(i, 53), 2) AS amount_paid,
             CASE WHEN u(i, 54) < 0.2 THEN 'USD' ELSE 'EUR' END AS currency, 'open' AS status,
             1 + (u(i, 55) * u(i, 55) * 3)::BIGINT AS attempts"""),
         ("subscriptions", few, """
             'S' || i AS subscription_id, pick(i, 61, ['basic', 'team', 'business']) AS plan,
-            round(250 * pareto(i, 62), 2) AS mrr, 'EUR' AS currency, (5 * pareto(i, 63))::BIGINT AS seats,
+            round(250 * pareto(i, 62), 2) AS mrr, 'EUR' AS currency,
+            (5 * pareto(i, 63))::BIGINT AS seats,
             happened AS started_at,
-            CASE WHEN u(i, 64) < 0.1 THEN happened + to_days((u(i, 65) * 400)::INTEGER) END AS cancelled_at,
+            CASE WHEN u(i, 64) < 0.1 THEN happened + to_days((u(i, 65) * 400)::INTEGER)
+            END AS cancelled_at,
             happened + to_days(430) AS ends_at"""),
         ("survey_responses", 2 * few, """
-            'R' || i AS response_id, 'nps' AS kind, floor(11 * sqrt(u(i, 71))) AS score, 10 AS scale,
+            'R' || i AS response_id, 'nps' AS kind, floor(11 * sqrt(u(i, 71))) AS score,
+            10 AS scale,
             pick(i, 72, ['user', 'user', 'champion', 'decision_maker']) AS respondent_role,
             happened AS responded_at"""),
         ("commercial_events", few // 2, """
@@ -233,11 +241,13 @@ def _facts(size: Size) -> list[tuple[str, int, str]]:
         ("contacts", 3 * few, """
             'C' || i AS contact_id, happened AS joined_at,
             pick(i, 91, ['champion', 'sponsor', 'decision_maker', 'admin', 'user', 'user']) AS role,
-            CASE WHEN u(i, 92) < 0.2 THEN happened + to_days((u(i, 93) * 700)::INTEGER) END AS left_at"""),
+            CASE WHEN u(i, 92) < 0.2 THEN happened + to_days((u(i, 93) * 700)::INTEGER)
+            END AS left_at"""),
         ("opportunities", few, """
             'O' || i AS opportunity_id, pick(i, 101, ['new', 'renewal', 'expansion']) AS kind,
             round(2000 * pareto(i, 102), 2) AS amount, 'EUR' AS currency, happened AS created_at,
-            CASE WHEN u(i, 103) < 0.8 THEN happened + to_days((u(i, 104) * 120)::INTEGER) END AS closed_at,
+            CASE WHEN u(i, 103) < 0.8 THEN happened + to_days((u(i, 104) * 120)::INTEGER)
+            END AS closed_at,
             u(i, 105) < 0.5 AS won"""),
         ("milestones", 4 * few, """
             'M' || i AS milestone_id, 'step ' || i % 4 AS name, happened AS planned_at,

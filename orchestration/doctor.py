@@ -13,7 +13,7 @@ from connectors.sources import FilesConfig, Source, SqlConfig, check_sources
 from contracts.company import Company
 from contracts.errors import HealthloopError
 from contracts.tables import METRIC_TABLES
-from orchestration.assets.signals import fed_tables
+from orchestration.assets.signals import are_built, fed_tables
 from orchestration.resources import warehouse_of
 from scoring.library import check_library
 from scoring.reports import tracking_gaps
@@ -137,9 +137,7 @@ def _warehouse(company: Company) -> Iterator[Finding]:
 
 
 def _data(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    if not connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'signals' AND table_name = 'quarantine'"
-    ).fetchone():
+    if not are_built(connection):
         yield Finding("note", "warehouse", "nothing was built in it yet", "healthloop run")
         return
     health = connection.execute(

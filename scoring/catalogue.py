@@ -64,17 +64,23 @@ def definition_of(metric: Metric) -> str:
     return text
 
 
-def _filter(name: str, rule: Filter | str | int | float | bool) -> str:
+_FLAGS = {
+    ("is_null", "True"): "is empty",
+    ("is_null", "False"): "is given",
+    ("after_as_of", "True"): "after the day",
+    ("after_as_of", "False"): "up to the day",
+}
+
+
+def _filter(name: str, rule: Filter | str | float | bool) -> str:
     if not isinstance(rule, Filter):
         return f"{name} = {rule}"
     given = rule.model_dump(by_alias=True, exclude_none=True)
-    words = {"after_as_of": "after the day", "is_null": "is empty"}
-    return " and ".join(
-        f"{name} {words[key] if value is True and key in words else f'{key} {value}'}".replace(
-            "_", " "
-        )
+    words = [
+        _FLAGS.get((key, str(value))) or f"{key.replace('_', ' ')} {value}"
         for key, value in given.items()
-    )
+    ]
+    return " and ".join(f"{name} {word}" for word in words)
 
 
 def _scorecard(library: Library, named: NamedScorecard) -> Iterator[str]:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 
 from contracts.company import Company
+from scoring.expressions import literal
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,38 @@ def read_clocks(
     connection: duckdb.DuckDBPyConnection, table: str, as_of: AsOf, *, continuous: bool
 ) -> list[Clock]:
     """The clock of every source that feeds a table; its days only where they are asked for."""
-    days: dict[str, tuple[dt.date, dt.date]] = {}
-    if continuous:
-        rows = connection.execute(
-            f"SELECT source, min(day), max(day) FROM signals.{table} "
-            "WHERE day <= ? AND known_at <= ? AND (superseded_at IS NULL OR superseded_at > ?) "
-            "AND deleted IS NOT TRUE GROUP BY source",
-            [as_of.day, as_of.instant, as_of.instant],
-        ).fetchall()
-        days = {source: (first, newest) for source, first, newest in rows}
     sources = connection.execute(
         'SELECT DISTINCT source FROM signals.feeds WHERE "table" = ? ORDER BY 1', [table]
     ).fetchall()
     health = _last_good(connection, as_of)
     clocks = []
     for (source,) in sources:
-        first, newest = days.get(source, (None, None))
+        first, newest = _days(connection, table, source, as_of) if continuous else (None, None)
         good = health.get(source, as_of.instant)
         known_until = good or as_of.instant
         held = known_until < as_of.instant
         good_until = min(as_of.day_of(known_until), as_of.day) if held else as_of.day
         clocks.append(Clock(source, first, newest, known_until, good_until, suspect=good is None))
     return clocks
+
+
+def _days(
+    connection: duckdb.DuckDBPyConnection, table: str, source: str, as_of: AsOf
+) -> tuple[dt.date | None, dt.date | None]:
+    """The first and the newest day of a source's rows, as they were known.
+
+    Rows lie by day, so each of the two is found in a few row groups; min and max read all.
+    """
+    instant = f"TIMESTAMP '{as_of.instant}'"
+    visible = (
+        f"SELECT day FROM signals.{table} WHERE source = {literal(source)} "
+        f"AND day <= {literal(as_of.day)} AND known_at <= {instant} "
+        f"AND (superseded_at IS NULL OR superseded_at > {instant}) AND deleted IS NOT TRUE"
+    )
+    row = connection.execute(
+        f"SELECT ({visible} ORDER BY day LIMIT 1), ({visible} ORDER BY day DESC LIMIT 1)"
+    ).fetchone()
+    return row or (None, None)
 
 
 def _last_good(connection: duckdb.DuckDBPyConnection, as_of: AsOf) -> dict[str, dt.datetime | None]:

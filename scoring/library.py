@@ -30,6 +30,8 @@ from scoring.expressions import (
     Interval,
     parse_condition,
 )
+from scoring.library_checks import HEAVIEST_COMPONENT as HEAVIEST_COMPONENT
+from scoring.library_checks import MOST_COMPONENTS as MOST_COMPONENTS
 from scoring.library_checks import Documents, mistakes, warnings
 
 SHIPPED = Path(__file__).parent / "library"

@@ -262,16 +262,17 @@ def _make_cap_facts(
         f"any_value(a.{identifier(fact)}) AS {identifier(fact)}"
         for fact in sorted(names & set(ACCOUNT_FACTS) - {"account_id"})
     ]
-    for name in metrics:
-        this = f"FILTER (WHERE i.metric = {literal(name)})"
+    for number, name in enumerate(metrics):
+        this = f"FILTER (WHERE i.number = {number})"
         broken = "bool_or(i.state IN ('stale', 'suspect', 'corrupt'))"
         columns.append(f"max(i.value) {this} AS {identifier(name)}")
         columns.append(f"coalesce({broken} {this}, false) AS {identifier(name + '?')}")
-    wanted = ", ".join(literal(name) for name in metrics) or "NULL"
+    numbered = ", ".join(f"({n}, {literal(name)})" for n, name in enumerate(metrics))
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE cap_facts AS SELECT {', '.join(columns)} "
-        f"FROM {accounts} AS a LEFT JOIN {inputs} AS i "
-        f"ON i.account_id = a.account_id AND i.metric IN ({wanted}) GROUP BY a.account_id"
+        f"FROM {accounts} AS a LEFT JOIN (SELECT account_id, number, value, state FROM {inputs} "
+        f"JOIN (VALUES {numbered or '(NULL, NULL)'}) AS wanted(number, metric) USING (metric)) "
+        "AS i ON i.account_id = a.account_id GROUP BY a.account_id"
     )
 
 
@@ -330,11 +331,12 @@ def _store(
 
 def _fingerprint(connection: duckdb.DuckDBPyConnection, family_rollup: str) -> str:
     """A hash of everything that a revision keeps, whatever the order of its rows."""
+    # A hash of the hash: rows that change alike would otherwise cancel each other in pairs.
     row = connection.execute(
-        "SELECT (SELECT coalesce(bit_xor(hash(s, p.segment, p.stage, p.desired_outcome, p.arr, "
-        "p.parent_id, ?)), 0) FROM evaluated_scores AS s "
-        "JOIN score_accounts AS p USING (account_id)) "
-        "|| '-' || (SELECT coalesce(bit_xor(hash(c)), 0) FROM evaluated_contributions AS c)",
+        "SELECT concat_ws('-', "
+        "(SELECT bit_xor(hash(hash(s, p.segment, p.stage, p.desired_outcome, p.arr, p.parent_id))) "
+        "FROM evaluated_scores AS s JOIN score_accounts AS p USING (account_id)), "
+        "(SELECT bit_xor(hash(hash(c))) FROM evaluated_contributions AS c), ?)",
         [family_rollup],
     ).fetchone()
     assert row is not None

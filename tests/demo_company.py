@@ -1,6 +1,6 @@
-"""Companies for tests: the demo, built and scored once for all workers, and a small one by hand.
+"""Companies for tests: the demo, and a small one that can be reckoned by hand.
 
-`scored_demo` costs seconds, so it is made once for a session, under a lock that the workers of
+Scoring one costs seconds, so each is made once for a session, under a lock that the workers of
 pytest-xdist share, and handed out as a copy: DuckDB locks its file, and a test may change it.
 """
 
@@ -8,17 +8,22 @@ import csv
 import datetime as dt
 import io
 import os
+import re
 import shutil
+import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import duckdb
 import pytest
 from filelock import FileLock
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from connectors.sandbox.demo import write_demo_company
 from contracts.company import Company, read_company
@@ -34,14 +39,41 @@ SMALL_TODAY = dt.date(2026, 3, 31)
 
 def scored_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo company with its `daily` run for `WEEK_ENDS` and `TODAY`; never change it."""
+
+    def make(home: Path) -> None:
+        write_demo_company(home, accounts=ACCOUNTS)
+        ran = run(home, *WEEK_ENDS, TODAY)
+        assert (ran.success, ran.failures, ran.warnings) == (True, (), ())
+
+    return _made_once(tmp_path_factory, "scored-demo", make)
+
+
+def scored_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small company after one good run; never change it."""
+
+    def make(home: Path) -> None:
+        ran = run(write_small_company(home), SMALL_TODAY)
+        assert ran.success, ran.failures
+
+    return _made_once(tmp_path_factory, "scored-small", make)
+
+
+def own(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A company as this worker's own copy, for tests that only read it."""
+    mine = tmp_path_factory.getbasetemp() / f"own-{home.name}"
+    return mine if mine.exists() else Path(shutil.copytree(home, mine))
+
+
+def _made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    home, done = shared / "scored-demo", shared / "scored-demo.done"
-    with FileLock(shared / "scored-demo.lock"):
+    home, done = shared / name, shared / f"{name}.done"
+    with FileLock(shared / f"{name}.lock"):
         if not done.exists():
-            write_demo_company(home, accounts=ACCOUNTS)
-            ran = run(read_company(home), *WEEK_ENDS, TODAY)
-            assert ran.success, ran.failures
+            shutil.rmtree(home, ignore_errors=True)
+            make(home)
             done.touch()
     return home
 
@@ -53,14 +85,27 @@ def copy_of(home: Path, folder: Path) -> Path:
 
 @contextmanager
 def instance_in_home() -> Iterator[None]:
-    """Without `DAGSTER_HOME`, so that each company's runs are recorded in its own folder."""
-    with mock.patch.dict(os.environ):
-        os.environ.pop("DAGSTER_HOME", None)
-        yield
+    """Without `DAGSTER_HOME`, so that each company's runs are recorded in its own folder.
+
+    Dagster's SQLite does not wait for the disk meanwhile: no test asks what a power cut leaves.
+    """
+    event.listen(Engine, "connect", _do_not_wait_for_the_disk)
+    try:
+        with mock.patch.dict(os.environ):
+            os.environ.pop("DAGSTER_HOME", None)
+            yield
+    finally:
+        event.remove(Engine, "connect", _do_not_wait_for_the_disk)
 
 
-def run(company: Company, *days: dt.date, pull: bool = True, accept: bool = False) -> Run:
+def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+def run(home: Path | Company, *days: dt.date, pull: bool = True, accept: bool = False) -> Run:
     """The job `daily` (or, without `pull`, `replay`) for some days, in this process."""
+    company = read_company(home) if isinstance(home, Path) else home
     with instance_in_home():
         return run_days(company, days, pull=pull, accept_band_changes=accept)
 
@@ -125,9 +170,10 @@ ACCOUNTS_SQL = (
     "    'EUR' AS currency, 'salesforce' AS crm, 'sf-' || no AS crm_id\n"
     "FROM raw_crm.customers\n"
 )
-USAGE_SQL = (
-    "SELECT workspace AS account_key, day, 'published' AS event, n AS count\nFROM raw_product.usage\n"
-)
+USAGE_SQL = """\
+SELECT workspace AS account_key, day, 'published' AS event, n AS count
+FROM raw_product.usage
+"""
 KEYS_SQL = "SELECT workspace AS account_key, domain FROM raw_product.workspaces\n"
 SCORECARD = """\
 believes: Who publishes stays.
@@ -146,51 +192,61 @@ SETTINGS = {
     "time_zone": "Europe/Berlin",
     "currency": "EUR",
     "history_start": "2026-02-01",
-    "today": SMALL_TODAY.isoformat(),
     "library_scorecards": "false",
 }
 
 
 def write_small_company(
-    home: Path, *, accounts: int = 24, settings: Mapping[str, str] | None = None
+    home: Path,
+    *,
+    accounts: int = 24,
+    today: dt.date = SMALL_TODAY,
+    settings: Mapping[str, str] | None = None,
 ) -> Path:
-    """A company of two sources and one scorecard.
+    """A company of two sources and one scorecard, with data up to `today`.
 
     Account `A-<n>` publishes on n of `accounts` days; the product calls it `w-<n>` and knows its
     domain alone.
     """
-    given = {**SETTINGS, **(settings or {})}
-    _write(home / "company.yaml", "".join(f"{key}: {text}\n" for key, text in given.items()))
-    _write(home / "sources/crm.yaml", CRM_YAML)
-    _write(home / "sources/crm/accounts.sql", ACCOUNTS_SQL)
-    _write(home / "sources/product.yaml", PRODUCT_YAML)
-    _write(home / "sources/product/usage_daily.sql", USAGE_SQL)
-    _write(home / "sources/product/account_keys.sql", KEYS_SQL)
-    _write(home / "scorecards/risk.yaml", SCORECARD)
+    given = {**SETTINGS, **(settings or {}), "today": today.isoformat()}
+    write(home / "company.yaml", "".join(f"{key}: {text}\n" for key, text in given.items()))
+    write(home / "sources/crm.yaml", CRM_YAML)
+    write(home / "sources/crm/accounts.sql", ACCOUNTS_SQL)
+    write(home / "sources/product.yaml", PRODUCT_YAML)
+    write(home / "sources/product/usage_daily.sql", USAGE_SQL)
+    write(home / "sources/product/account_keys.sql", KEYS_SQL)
+    write(home / "scorecards/risk.yaml", SCORECARD)
     numbers = range(1, accounts + 1)
-    customers = [(f"A-{n}", f"Name {n}", f"acme{n}.com", "2025-01-01", 1000 * n) for n in numbers]
-    write_csv(home / "files/crm/customers.csv", ("no", "name", "website", "since", "arr"), customers)
+    write_csv(
+        home / "files/crm/customers.csv",
+        ("no", "name", "website", "since", "arr"),
+        [(f"A-{n}", f"Name {n}", f"acme{n}.com", "2025-01-01", 1000 * n) for n in numbers],
+    )
     write_csv(
         home / "files/product/workspaces.csv",
         ("workspace", "domain"),
         [(f"w-{n}", f"www.acme{n}.com") for n in numbers],
     )
-    days = [SMALL_TODAY - dt.timedelta(days=age) for age in range(75)]
-    write_usage(
-        home,
-        [
-            (f"w-{n}", day, 2)
-            for n in numbers
-            for age, day in enumerate(days)
-            if age * n % accounts < n
-        ],
-    )
+    write_usage(home, usage(accounts, dt.date(2026, 1, 15), today))
     return home
 
 
-def write_usage(
-    home: Path, rows: Sequence[tuple[object, ...]], *, file: str = "usage.csv"
-) -> None:
+def usage(accounts: int, first: dt.date, last: dt.date) -> list[tuple[str, dt.date, int]]:
+    """Who published how much on the days from `first` to `last`: the same for every day asked."""
+    days = [first + dt.timedelta(days=age) for age in range((last - first).days + 1)]
+    numbers = range(1, accounts + 1)
+    return [
+        (f"w-{n}", day, 2) for n in numbers for day in days if day.toordinal() * n % accounts < n
+    ]
+
+
+def move_to(home: Path, today: dt.date) -> None:
+    """Let the small company live on until another day."""
+    text = (home / "company.yaml").read_text(encoding="utf-8")
+    write(home / "company.yaml", re.sub(r"(?m)^today: .*$", f"today: {today}", text))
+
+
+def write_usage(home: Path, rows: Sequence[tuple[object, ...]], *, file: str = "usage.csv") -> None:
     """An export of the small company's product: (workspace, day, n)."""
     write_csv(home / "files/product" / file, ("workspace", "day", "n"), rows)
 
@@ -199,14 +255,10 @@ def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[object]
     """A CSV file."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    _write(file, buffer.getvalue())
+    write(file, buffer.getvalue())
 
 
-def with_settings(company: Company, **settings: object) -> Company:
-    """The company with other settings than its file says."""
-    return replace(company, settings=company.settings.model_copy(update=settings))
-
-
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
+    """A text file, and the folders above it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")

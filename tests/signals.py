@@ -25,8 +25,8 @@ def connect() -> duckdb.DuckDBPyConnection:
     for table in TABLES.values():
         columns = {column.name: column.type for column in (*table.columns, *BOOKKEEPING)}
         if table.name == "account_keys":
-            columns = {"source": "VARCHAR", "account_key": "VARCHAR", "account_id": "VARCHAR",
-                       "method": "VARCHAR", "confidence": "DOUBLE"}  # fmt: skip
+            columns = dict.fromkeys(("source", "account_key", "account_id", "method"), "VARCHAR")
+            columns |= {"confidence": "DOUBLE", "known_at": "TIMESTAMP"}
         body = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
         connection.execute(f"CREATE TABLE signals.{table.name} ({body})")
     connection.execute('CREATE TABLE signals.feeds ("table" VARCHAR, source VARCHAR)')
@@ -106,7 +106,7 @@ def add_account(
     add(connection, "accounts", account_id=account_id, **row)
     for source in linked_to:
         connection.execute(
-            "INSERT INTO signals.account_keys VALUES (?, ?, ?, 'explicit', 1.0)",
+            "INSERT INTO signals.account_keys VALUES (?, ?, ?, 'explicit', 1.0, NULL)",
             [source, account_id, account_id],
         )
 

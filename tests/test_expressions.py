@@ -1,6 +1,7 @@
 """Conditions in YAML: what may stand in them, and that nothing else reaches DuckDB."""
 
 import datetime as dt
+import re
 
 import duckdb
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 
 from scoring.expressions import (
     DAY,
-    NUMBER,
     TEXT,
     TRUTH,
     can_hold,
@@ -73,7 +73,10 @@ def test_a_condition_says_what_it_says(facts, text, expected):
         ("n >", "cannot be read as a condition"),
         ("n > 5 limit 3", "cannot be read as a condition"),
         ("(" * 5000, "cannot be read as a condition"),
-        ("n in (select 1)", "'n IN (SELECT 1)' is not allowed in a condition; use comparisons, and, or"),
+        (
+            "n in (select 1)",
+            "'n IN (SELECT 1)' is not allowed in a condition; use comparisons, and, or",
+        ),
         ("exists (select 1)", "is not allowed in a condition"),
         ("count(*) > 1", "'COUNT(*)' is not allowed in a condition"),
         ("getenv('HOME') = 'x'", "is not allowed in a condition"),
@@ -103,9 +106,8 @@ def test_a_condition_says_what_it_says(facts, text, expected):
     ],
 )
 def test_what_is_no_condition_says_why(text, message):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         parse_condition(text, NAMES, KINDS)
-    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -6,6 +6,7 @@ weighted means, missing policies, coverage, bounds, caps and floors, bands.
 
 import math
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from scoring import scores
 from tests.signals import connect, library, metric, scorecard
 
 METRICS = [f"m{number}" for number in range(5)]
+CAP_METRICS = [*METRICS, "m5"]  # the last is read by caps only
 STATES = ["present", "present", "present", "zero-filled", "absent", "stale", "suspect", "corrupt"]
 BROKEN = ("stale", "suspect", "corrupt")
 CENT = Decimal("0.01")
@@ -30,7 +32,7 @@ def model_points(component: dict[str, Any], value: float) -> float:
         return curve[0][1]
     if value >= curve[-1][0]:
         return curve[-1][1]
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(curve):
         if x0 <= value < x1:
             return y0 if "steps" in component else y0 + (y1 - y0) * (value - x0) / (x1 - x0)
     raise AssertionError
@@ -102,13 +104,9 @@ def model(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         return min([max([number, *floors]), *ceilings])
 
     raw = mean(parts)
-    broken = any(
-        facts.get(c["metric"], (None, "absent"))[1] in BROKEN for c in card["components"]
-    )
+    broken = any(facts.get(c["metric"], (None, "absent"))[1] in BROKEN for c in card["components"])
     return {
-        "value": None
-        if raw is None or required_missing
-        else limited(raw, floors, ceilings),
+        "value": None if raw is None or required_missing else limited(raw, floors, ceilings),
         "low": limited(mean(lows), floors, ceilings + hidden_ceilings),
         "high": limited(mean(highs), floors + hidden_floors, ceilings),
         "coverage": known / 100,
@@ -160,9 +158,7 @@ def model_band(card: dict[str, Any], found: dict[str, Any], score: dict[str, Any
 
 # Random scorecards over random inputs
 
-numbers = st.one_of(
-    st.integers(-5, 25).map(float), st.floats(-5, 25).map(lambda x: round(x, 3))
-)
+numbers = st.one_of(st.integers(-5, 25).map(float), st.floats(-5, 25).map(lambda x: round(x, 3)))
 hundreds = st.one_of(st.integers(0, 100).map(float), st.floats(0, 100).map(lambda x: round(x, 2)))
 
 
@@ -195,7 +191,7 @@ def cards(draw: Any) -> dict[str, Any]:
         made += draw(components(METRICS[split:], "reactive", 100 - weight))
     caps = []
     for number in range(draw(st.integers(0, 4))):
-        name = draw(st.sampled_from(METRICS))
+        name = draw(st.sampled_from(CAP_METRICS))
         when = draw(st.sampled_from([f"{name} > 12", f"{name} < 3", f"{name} is null"]))
         limit = draw(st.sampled_from(["at_least", "at_most"]))
         points = draw(st.integers(1, 99)) + draw(st.sampled_from([0, 0.5, 0.33]))
@@ -215,11 +211,13 @@ def cards(draw: Any) -> dict[str, Any]:
 
 def facts_of_accounts() -> Any:
     fact = st.sampled_from(STATES).flatmap(
-        lambda state: numbers.map(lambda value: (value, "present"))
-        if state == "present"
-        else st.just((0.0 if state == "zero-filled" else None, state))
+        lambda state: (
+            numbers.map(lambda value: (value, "present"))
+            if state == "present"
+            else st.just((0.0 if state == "zero-filled" else None, state))
+        )
     )
-    one = st.fixed_dictionaries({}, optional=dict.fromkeys(METRICS, fact))
+    one = st.fixed_dictionaries({}, optional=dict.fromkeys(CAP_METRICS, fact))
     return st.lists(one, min_size=1, max_size=12)
 
 
@@ -233,7 +231,8 @@ def connection():
 def evaluated(connection: Any, card: dict[str, Any], accounts: list[dict[str, Any]]) -> Any:
     """Scores and contributions of accounts with these facts, through the SQL of every score."""
     named = scorecard(**{**card, "components": [dict(c) for c in card["components"]]})
-    lib = library({name: metric(table="usage_daily", aggregate="count") for name in METRICS}, named)
+    metrics = {name: metric(table="usage_daily", aggregate="count") for name in CAP_METRICS}
+    lib = library(metrics, named)
     key = scores.card_key(named)
     ids = [f"a{number}" for number in range(len(accounts))]
     rows = [
@@ -295,7 +294,7 @@ def test_a_score_is_what_the_design_says(connection, card, accounts):
 @settings(max_examples=40)
 @given(card=cards(), accounts=facts_of_accounts(), data=st.data())
 def test_a_pipe_that_breaks_leaves_the_band_or_makes_it_unknown(connection, card, accounts, data):
-    broken = data.draw(st.sets(st.sampled_from(METRICS), min_size=1))
+    broken = data.draw(st.sets(st.sampled_from(CAP_METRICS), min_size=1))
     state = data.draw(st.sampled_from(BROKEN))
     after = [
         {name: (None, state) if name in broken else fact for name, fact in facts.items()}
@@ -385,6 +384,15 @@ def test_a_cap_that_a_broken_pipe_hides_widens_the_bound(connection):
     assert (fine["band"], fine["high"]) == ("green", 10)
     assert (absent["band"], absent["high"]) == ("green", 10)
     assert (hidden["band"], hidden["value"], hidden["high"]) == ("unknown", 10, 80)
+
+
+def test_a_hidden_cap_alone_is_reason_enough_to_say_unknown(connection):
+    components = [{"metric": "m0", "weight": 100, "points": RISING}]
+    for limit, points in (("at_least", 80), ("at_most", 20)):
+        caps = [{"when": "m4 > 0", limit: points, "because": "perhaps"}]
+        facts = {"m0": (50.0, "present"), "m4": (None, "suspect")}
+        score = one_score(connection, facts, components=components, caps=caps)
+        assert (score["value"], score["band"], score["plumbing"]) == (50, "unknown", True)
 
 
 def test_a_cap_that_asks_is_null_does_not_fire_because_a_pipe_broke(connection):

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from contracts.company import Company
+from contracts.errors import NotFoundError
 from orchestration.assets import signals
 from orchestration.failures import told_to_dagster
 from orchestration.partitions import Days, daily_partitions, days_of, record_earlier_days
@@ -40,6 +41,10 @@ def metrics_asset(company: Company, tables: list[str]) -> dg.AssetsDefinition:
             company = company_folder.read()
             library = read_library(company)
             with warehouse.get_connection() as connection:
+                if not signals.are_built(connection):
+                    raise NotFoundError(
+                        "there are no signals yet", "run the job `daily` (`healthloop run`) first"
+                    )
                 for number, day in enumerate(days, 1):
                     report = scoring_metrics.compute(
                         connection, library, scoring_metrics.AsOf.of(company, day)

@@ -1,6 +1,7 @@
 """raw: what each source says, pulled into the Parquet lake, every version kept."""
 
 import datetime as dt
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -54,7 +55,7 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
     )
     def raw(
         context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         company = company_folder.read()
         now = company.now(clock())
         trouble: SourceError | None = None
@@ -63,15 +64,20 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
         except SourceError as error:
             trouble = error
         if trouble:
-            return _not_delivering(context, source, company, warehouse, trouble, now)
-        _record_recovery(source, warehouse, now)
-        return dg.MaterializeResult(
-            metadata=_metadata(pulled),
-            check_results=[
-                dg.AssetCheckResult(check_name=DELIVERING, passed=True),
-                _not_empty(source, company),
-            ],
-        )
+            result = _not_delivering(context, source, company, warehouse, trouble, now)
+        else:
+            _record_recovery(source, warehouse, now)
+            result = dg.MaterializeResult(
+                metadata=_metadata(pulled),
+                check_results=[
+                    dg.AssetCheckResult(check_name=DELIVERING, passed=True),
+                    _not_empty(source, company),
+                ],
+            )
+        yield result
+        broken = [check for check in result.check_results or () if _holds(check)]
+        if broken:  # else Dagster would say that a check failed, and not what to do about it
+            raise dg.Failure(str(broken[0].description), allow_retries=False)
 
     return raw
 
@@ -118,6 +124,10 @@ def _record_recovery(source: Source, warehouse: Warehouse, now: dt.datetime) -> 
             former = latest_health(connection, source.name, stream)
             if former and former.status == "down":
                 record_health(connection, source.name, stream, "ok", None, now)
+
+
+def _holds(check: dg.AssetCheckResult) -> bool:
+    return check.check_name == NOT_EMPTY and not check.passed
 
 
 def _not_empty(source: Source, company: Company) -> dg.AssetCheckResult:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+import duckdb
 
 from connectors.signals import BuildReport, TableReport, build
 from connectors.sources import Source, read_sources
-from contracts.company import Company
+from contracts.company import Company, Limits
 from contracts.tables import TABLES
 from orchestration.assets import raw
 from orchestration.failures import told_to_dagster
@@ -14,6 +15,7 @@ from orchestration.resources import CompanyFolder, Warehouse, clock
 
 CONTRACT = "contract"
 LINKED = "linked_to_accounts"
+TRUSTED = "streams_are_trusted"
 ACCOUNT_KEYS = dg.AssetKey(["signals", "account_keys"])
 
 
@@ -25,6 +27,14 @@ def key_of(table: str) -> dg.AssetKey:
 def fed_tables(sources: Sequence[Source]) -> list[str]:
     """The canonical tables that some source maps to, in the order of the contract."""
     return [name for name in TABLES if any(name in source.mappings for source in sources)]
+
+
+def are_built(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the warehouse has the tables of signals, be they empty."""
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'signals' AND table_name = 'accounts'"
+    )
+    return found.fetchone() is not None
 
 
 def signals_assets(sources: Sequence[Source]) -> dg.AssetsDefinition:
@@ -44,14 +54,20 @@ def signals_assets(sources: Sequence[Source]) -> dg.AssetsDefinition:
         )
         for name in tables
     ]
-    checks.append(
+    checks += [
         dg.AssetCheckSpec(
             LINKED,
             asset=ACCOUNT_KEYS,
             blocking=True,
             description="Enough customers of each source are linked to an account.",
-        )
-    )
+        ),
+        dg.AssetCheckSpec(
+            TRUSTED,
+            asset=ACCOUNT_KEYS,
+            description="No stream lost its rows or a column, or broke its mapping; where one did, "
+            "its last good values are held.",
+        ),
+    ]
 
     @dg.multi_asset(name="signals", specs=specs, check_specs=checks)
     def signals(
@@ -73,7 +89,7 @@ def signals_assets(sources: Sequence[Source]) -> dg.AssetsDefinition:
         for spec in specs:
             name = spec.key.path[-1]
             results = _checks(company, report, name)
-            broken += [result for result in results if not result.passed]
+            broken += [r for r in results if not r.passed and r.check_name != TRUSTED]
             yield dg.MaterializeResult(
                 asset_key=spec.key,
                 metadata=_metadata(report, name),
@@ -108,14 +124,16 @@ def _checks(company: Company, report: BuildReport, table: str) -> list[dg.AssetC
     results = []
     parts = [part for part in report.tables if part.table == table]
     if parts:
-        results.append(_contract(company.settings.limits.quarantine_share, table, parts))
+        results.append(_contract(company.settings.limits, table, parts))
     if table == "account_keys":
         results.append(_linked(company.settings.limits.identity_coverage, report))
+        results.append(_trusted(report))
     return results
 
 
-def _contract(limit: float, table: str, parts: Sequence[TableReport]) -> dg.AssetCheckResult:
-    bad = [part for part in parts if part.quarantine_share > limit]
+def _contract(limits: Limits, table: str, parts: Sequence[TableReport]) -> dg.AssetCheckResult:
+    allowed = {part: limits.quarantine_share_of(part.source, table) for part in parts}
+    bad = [part for part in parts if part.quarantine_share > allowed[part]]
     worst = max((part.quarantine_share for part in parts), default=0.0)
     return dg.AssetCheckResult(
         check_name=CONTRACT,
@@ -123,7 +141,7 @@ def _contract(limit: float, table: str, parts: Sequence[TableReport]) -> dg.Asse
         passed=not bad,
         description="; ".join(
             f"{part.quarantine_share:.1%} of the rows of {part.source} for {table} break the "
-            f"contract ({limit:.0%} is allowed); look into signals.quarantine, then correct "
+            f"contract ({allowed[part]:.0%} is allowed); look into signals.quarantine, then correct "
             f"sources/{part.source}/{table}.sql"
             for part in bad
         )
@@ -131,7 +149,7 @@ def _contract(limit: float, table: str, parts: Sequence[TableReport]) -> dg.Asse
         metadata={
             "quarantined_share": round(worst, 5),
             "quarantined_rows": sum(part.quarantined for part in parts),
-            "allowed_share": limit,
+            "allowed_share": max(allowed.values(), default=limits.quarantine_share),
         },
     )
 
@@ -158,6 +176,21 @@ def _linked(limit: float, report: BuildReport) -> dg.AssetCheckResult:
                 )
             )
         },
+    )
+
+
+def _trusted(report: BuildReport) -> dg.AssetCheckResult:
+    suspects = [
+        f"source {stream.source}: {stream.stream} is {stream.status}: {stream.reason}"
+        for stream in report.health
+        if stream.status in ("suspect", "stale")
+    ]
+    return dg.AssetCheckResult(
+        check_name=TRUSTED,
+        asset_key=ACCOUNT_KEYS,
+        passed=not suspects,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"cause": "; ".join(suspects) or "none"},
     )
 
 

@@ -10,8 +10,8 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
-    WithJsonSchema,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -114,7 +114,12 @@ class Ratio(Strict):
     scale: Finite = 1.0
 
 
-Benchmark = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Benchmark = Annotated[
+    Annotated[dict[str, Positive], Tag("by segment")] | Annotated[Positive, Tag("for all")],
+    Discriminator(lambda value: "by segment" if isinstance(value, dict) else "for all"),
+]
+"""One benchmark for all segments, or one for each."""
 
 
 class Metric(Strict):
@@ -135,7 +140,7 @@ class Metric(Strict):
     better: Literal["higher", "lower"]
     unit: str = ""
     compare: list[Literal["previous_window", "peers", "benchmark"]] = Field(default_factory=list)
-    benchmark: Benchmark | dict[str, Benchmark] | None = None
+    benchmark: Benchmark | None = None
     stale_after: Days | None = None
     range: tuple[float, float] | None = None
     rollup: Literal["sum", "mean", "min", "max", "revenue"] | None = None
@@ -165,7 +170,16 @@ class Metric(Strict):
             return (0.0, float(self.window))
         if self.function in ("count", "count_distinct", "days_since", "days_until"):
             return (0.0, math.inf)
-        return (-math.inf, math.inf)
+        return self._range_of_column()
+
+    def _range_of_column(self) -> tuple[float, float]:
+        """What the column's contract lets a mean, an extreme or a sum of it be."""
+        column = TABLES[self.table].by_name.get(self.column or "") if self.table else None
+        low = column.minimum if column and column.minimum is not None else -math.inf
+        high = column.maximum if column and column.maximum is not None else math.inf
+        if self.function == "sum":
+            return (0.0 if low >= 0 else -math.inf, math.inf)
+        return (low, high)
 
     @property
     def reachable_range(self) -> tuple[float, float]:

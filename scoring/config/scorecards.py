@@ -25,9 +25,7 @@ ScoreKind = Annotated[str, BeforeValidator(_score_kind)]
 Names = Annotated[
     list[str],
     BeforeValidator(_one_or_many),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 Points = Annotated[float, Field(ge=0, le=100)]
 Breakpoint = Annotated[float, Field(allow_inf_nan=False)]

@@ -1,12 +1,14 @@
 -- Scores and contributions from inputs, for the scorecards in the tables `components`,
 -- `breakpoints`, `cards` and `card_caps`. Everything about the arithmetic of a score is here.
 
--- 1. Every component of an account's scorecard with its metric's value and its points.
+-- 1. Every component of an account's scorecard with its metric's value and its points. What is large
+--    names its account and score by the number of their case, and its metric by the component's.
+CREATE OR REPLACE TEMP TABLE cases AS
+SELECT row_number() OVER ()::INTEGER AS case_id, account_id, score, scorecard FROM {{ assignments }};
+
 CREATE OR REPLACE TEMP TABLE placed AS
 SELECT
-    a.account_id, a.score, a.scorecard, c.position, c.metric, c.pillar, c.combine, c.high_is_bad,
-    c.pillar_weight, c.weight, c.policy = 'required' AS required,
-    i.value,
+    a.case_id, c.component, i.value,
     coalesce(i.state, 'absent') AS state,
     CASE WHEN i.state IS NULL THEN 'not computed' ELSE i.reason END AS reason,
     coalesce(i.state IN ('present', 'zero-filled'), false) AS present,
@@ -23,9 +25,11 @@ SELECT
         WHEN c.policy = 'neutral' THEN 50.0
         WHEN c.policy = 'worst' THEN c.worst_points
     END AS points
-FROM {{ assignments }} AS a
+FROM cases AS a
 JOIN components AS c ON c.scorecard = a.scorecard
-LEFT JOIN {{ inputs }} AS i ON i.account_id = a.account_id AND i.metric = c.metric
+LEFT JOIN (
+    SELECT * FROM {{ inputs }} WHERE metric IN (SELECT metric FROM components)
+) AS i ON i.account_id = a.account_id AND i.metric = c.metric
 LEFT JOIN breakpoints AS b
     ON b.component = c.component
     AND coalesce(i.value, c.imputed) >= b.x_from AND coalesce(i.value, c.imputed) < b.x_to;
@@ -34,7 +38,7 @@ LEFT JOIN breakpoints AS b
 --    missing at 0 and at 100.
 CREATE OR REPLACE TEMP TABLE pillars AS
 SELECT
-    account_id, score, pillar, any_value(pillar_weight) AS pillar_weight,
+    case_id, pillar, any_value(pillar_weight) AS pillar_weight,
     any_value(combine) AS combine,
     sum(weight) FILTER (WHERE points IS NOT NULL) AS counted_weight,
     sum(weight) FILTER (WHERE present) AS present_weight,
@@ -53,14 +57,14 @@ SELECT
         WHEN any_value(high_is_bad) THEN max(CASE WHEN present THEN points ELSE 100 END)
         ELSE min(CASE WHEN present THEN points ELSE 100 END)
     END AS high,
-    bool_or(required AND NOT present) AS required_missing,
+    bool_or(policy = 'required' AND NOT present) AS required_missing,
     bool_or(plumbing) AS plumbing
-FROM placed
-GROUP BY account_id, score, pillar;
+FROM placed JOIN components USING (component)
+GROUP BY case_id, pillar;
 
 CREATE OR REPLACE TEMP TABLE totals AS
 SELECT
-    account_id, score,
+    case_id,
     sum(pillar_weight) FILTER (WHERE counted_weight IS NOT NULL) AS counted_pillar_weight,
     coalesce(sum(present_weight), 0) / sum(nominal_weight) AS coverage,
     sum(pillar_weight * low) / sum(pillar_weight) AS low,
@@ -68,39 +72,40 @@ SELECT
     bool_or(required_missing) AS required_missing,
     bool_or(plumbing) AS plumbing
 FROM pillars
-GROUP BY account_id, score;
+GROUP BY case_id;
 
 -- 3. Contributions, in hundredths of a point that add up exactly: each is the step that the running
 --    sum makes after rounding. Whole numbers (1e-8 points) keep the sums independent of their order.
-CREATE OR REPLACE TEMP TABLE weighed AS
-SELECT
-    placed.*,
-    CASE
-        WHEN points IS NULL THEN 0.0
-        WHEN placed.combine = 'worst'
-            THEN CASE
-                WHEN position = worst_position THEN placed.pillar_weight / counted_pillar_weight
-                ELSE 0.0
-            END
-        ELSE placed.pillar_weight / counted_pillar_weight * weight / counted_weight
-    END AS effective_weight,
-    round(coalesce(effective_weight * points, 0) * 1e8)::BIGINT AS units
-FROM placed
-JOIN pillars USING (account_id, score, pillar)
-JOIN totals USING (account_id, score);
-
 CREATE OR REPLACE TEMP TABLE evaluated_components AS
+WITH weighed AS (
+    SELECT
+        p.*, c.position,
+        CASE
+            WHEN points IS NULL THEN 0.0
+            WHEN c.combine = 'worst'
+                THEN CASE
+                    WHEN position = worst_position THEN c.pillar_weight / counted_pillar_weight
+                    ELSE 0.0
+                END
+            ELSE c.pillar_weight / counted_pillar_weight * weight / counted_weight
+        END AS effective_weight,
+        round(coalesce(effective_weight * points, 0) * 1e8)::BIGINT AS units
+    FROM placed AS p
+    JOIN components AS c USING (component)
+    JOIN pillars USING (case_id, pillar)
+    JOIN totals USING (case_id)
+),
+summed AS (
+    SELECT
+        *, sum(units) OVER (
+            PARTITION BY case_id ORDER BY position ROWS UNBOUNDED PRECEDING
+        )::BIGINT AS upto
+    FROM weighed
+)
 SELECT
-    * EXCLUDE (units),
-    (sum(units) OVER upto::BIGINT + 500000) // 1000000
-        - (coalesce(sum(units) OVER before, 0)::BIGINT + 500000) // 1000000 AS hundredths
-FROM weighed
-WINDOW
-    upto AS (PARTITION BY account_id, score ORDER BY position ROWS UNBOUNDED PRECEDING),
-    before AS (
-        PARTITION BY account_id, score ORDER BY position
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    );
+    case_id, component, value, state, reason, points, effective_weight,
+    (upto + 500000) // 1000000 - (upto - units + 500000) // 1000000 AS hundredths
+FROM summed;
 
 -- 4. Caps and floors: those that hold, and those that a broken pipe may be hiding.
 CREATE OR REPLACE TEMP TABLE fired (
@@ -127,8 +132,7 @@ WHERE cap.holds OR (cap.holds IS NULL AND cap.hidden);
 -- 5. Scores.
 CREATE OR REPLACE TEMP TABLE evaluated_scores AS
 WITH raw AS (
-    SELECT account_id, score, sum(hundredths) / 100.0 AS raw
-    FROM evaluated_components GROUP BY account_id, score
+    SELECT case_id, sum(hundredths) / 100.0 AS raw FROM evaluated_components GROUP BY case_id
 ),
 limits AS (
     SELECT
@@ -155,9 +159,9 @@ limited AS (
             ::DECIMAL(6, 2) AS low,
         (ceil(round(100 * least(greatest(t.high, l.floor, l.hidden_floor), l.ceiling), 4)) / 100)
             ::DECIMAL(6, 2) AS high
-    FROM {{ assignments }} AS a
-    JOIN totals AS t USING (account_id, score)
-    JOIN raw AS r USING (account_id, score)
+    FROM cases AS a
+    JOIN totals AS t USING (case_id)
+    JOIN raw AS r USING (case_id)
     LEFT JOIN limits AS l USING (account_id, score)
 ),
 banded AS (
@@ -205,10 +209,12 @@ FROM judged;
 --    one moves the score, and a ceiling has the last word.
 CREATE OR REPLACE TEMP TABLE evaluated_contributions AS
 SELECT
-    account_id, score, position, 'component' AS kind, metric, pillar, value, state, reason, weight,
-    round(effective_weight, 9) AS effective_weight, round(points, 9) AS points,
-    (hundredths / 100.0)::DECIMAL(6, 2) AS contribution
-FROM evaluated_components
+    a.account_id, a.score, c.position, 'component' AS kind, c.metric, c.pillar, e.value, e.state,
+    e.reason, c.weight, round(e.effective_weight, 9) AS effective_weight,
+    round(e.points, 9) AS points, (e.hundredths / 100.0)::DECIMAL(6, 2) AS contribution
+FROM evaluated_components AS e
+JOIN cases AS a USING (case_id)
+JOIN components AS c USING (component)
 UNION ALL
 SELECT
     f.account_id, f.score, f.position, 'cap', NULL, NULL, coalesce(f.at_least, f.at_most), NULL,

@@ -1,6 +1,6 @@
 -- Sums of fractions depend on their order in the last digits; twelve digits do not.
 CREATE OR REPLACE TEMP MACRO tidy(x) AS CASE
-    WHEN x = 0 OR NOT isfinite(x) THEN x
+    WHEN x = trunc(x) OR NOT isfinite(x) THEN x
     ELSE round(x, 11 - floor(log10(abs(x)))::INTEGER)
 END;
 
@@ -29,9 +29,11 @@ WHERE a.known_at <= {{ instant }}
     AND a.started_on <= {{ day }}
 QUALIFY row_number() OVER (PARTITION BY a.account_id ORDER BY a.known_at DESC, a.source) = 1;
 
--- An account is linked to a source by a key of its own, or because the source lists the accounts.
+-- An account is linked to a source by a key of its own (from the day on that the key was known,
+-- where only rows reveal it), or because the source lists the accounts.
 CREATE OR REPLACE TEMP TABLE linked_sources AS
-SELECT DISTINCT account_id, source FROM signals.account_keys WHERE account_id IS NOT NULL
+SELECT DISTINCT account_id, source FROM signals.account_keys
+WHERE account_id IS NOT NULL AND (known_at IS NULL OR known_at <= {{ instant }})
 UNION
 SELECT DISTINCT account_id, source FROM signals.accounts WHERE known_at <= {{ instant }};
 
@@ -39,13 +41,12 @@ SELECT DISTINCT account_id, source FROM signals.accounts WHERE known_at <= {{ in
 CREATE OR REPLACE TEMP TABLE families AS
 WITH RECURSIVE below(ancestor_id, account_id) AS (
     SELECT account_id, account_id FROM population
+    WHERE account_id IN (SELECT parent_id FROM population WHERE parent_id <> account_id)
     UNION
     SELECT b.ancestor_id, p.account_id
     FROM below AS b JOIN population AS p ON p.parent_id = b.account_id
 )
-SELECT ancestor_id, account_id
-FROM below
-WHERE ancestor_id IN (SELECT parent_id FROM population WHERE parent_id <> account_id);
+SELECT ancestor_id, account_id FROM below;
 
 CREATE OR REPLACE TEMP TABLE measured (
     account_id VARCHAR, metric VARCHAR, value DOUBLE, previous DOUBLE, held DOUBLE, state VARCHAR,

@@ -4,13 +4,14 @@ CREATE OR REPLACE TEMP TABLE profiled AS
 WITH facts AS (
     SELECT p.*{{ "," if names }}
 {% for name in names %}
-        max(coalesce(m.value, m.held)) FILTER (WHERE m.metric = {{ name.literal }}) AS {{ name.column }}{{ "," if not loop.last }}
+        m{{ loop.index }}.value AS {{ name.column }}{{ "," if not loop.last }}
 {% endfor %}
     FROM population AS p
-    LEFT JOIN measured AS m
-        ON m.account_id = p.account_id
-        AND m.metric IN ({{ names | map(attribute="literal") | join(", ") if names else "NULL" }})
-    GROUP BY ALL
+{% for name in names %}
+    LEFT JOIN (
+        SELECT account_id, coalesce(value, held) AS value FROM measured WHERE metric = {{ name.literal }}
+    ) AS m{{ loop.index }} USING (account_id)
+{% endfor %}
 )
 SELECT
     account_id, name, parent_id, owner, sales_owner, arr, employees, industry, region, plan,

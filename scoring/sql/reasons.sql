@@ -14,13 +14,13 @@ WITH said AS (
         END AS strength,
         CASE
             WHEN c.kind = 'cap' THEN c.reason
-            ELSE replace(replace(
+            ELSE trim(replace(replace(
                 t.because, '{value}',
                 CASE
                     WHEN abs(c.value - round(c.value)) < 0.05 THEN format('{:,.0f}', round(c.value) + 0.0)
                     ELSE format('{:,.1f}', c.value)
                 END
-            ), '{unit}', t.unit)
+            ), '{unit}', t.unit))
         END AS sentence
     FROM scores.contributions AS c
     JOIN scores.scores AS s USING (as_of, account_id, score)

@@ -18,6 +18,7 @@ WITH RECURSIVE people AS (
 ),
 below(ancestor_id, account_id) AS (
     SELECT account_id, account_id FROM people
+    WHERE account_id IN (SELECT parent_id FROM people WHERE parent_id <> account_id)
     UNION
     SELECT b.ancestor_id, p.account_id FROM below AS b JOIN people AS p ON p.parent_id = b.account_id
 )

@@ -1,0 +1,190 @@
+"""`make bench`: how fast Healthloop is, as ratios measured in one run on one machine.
+
+Everything is made in a temporary folder, which is removed at the end. Times depend on the machine;
+the ratios hardly do, which is why only they have goals.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import contest, refresh
+from benchmarks.daily import open_warehouse
+from benchmarks.world import Size, write_signals
+
+GIB = 1024**3
+REFRESH_ROWS = 10_000_000
+"""Rows of usage for the refresh: a lake of 50 million takes a quarter of an hour to pull."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: what was measured, and the most (or the least) that it should be."""
+
+    name: str
+    measured: float
+    goal: float
+    unit: str = "times"
+    at_least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as good as its goal."""
+        return self.measured >= self.goal if self.at_least else self.measured <= self.goal
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Figures, and notes that explain them."""
+
+    figures: list[Figure]
+    notes: list[str]
+
+
+def measure_days(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """One day and many month-ends with the shipped library, in a process of their own."""
+    copy = shutil.copy(warehouse, folder / "days.duckdb")
+    _say(f"one day against one GROUP BY, then {months} month-ends")
+    child = subprocess.run(
+        [sys.executable, "-m", "benchmarks.daily", str(copy), "--months", str(months)],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    found = json.loads(child.stdout)
+    Path(copy).unlink()
+    total = sum(found["by_step"].values())
+    steps = "\n".join(
+        f"    {100 * spent / total:3.0f} %  {step}" for step, spent in found["by_step"].items()
+    )
+    return Findings(
+        [
+            Figure("one day / one GROUP BY over usage", found["day"] / found["group_by"], 10),
+            Figure("memory of one day", found["day_bytes"] / GIB, 4, "GiB"),
+            Figure(f"{months} month-ends / one day", found["months"] / found["day"], 16),
+            Figure(f"memory of {months} month-ends", found["months_bytes"] / GIB, 4, "GiB"),
+        ],
+        [
+            f"one day: {found['day']:.2f} s for {found['accounts']:,} accounts, "
+            f"one GROUP BY: {found['group_by']:.2f} s, month-ends: {found['months']:.0f} s",
+            f"where one day goes:\n{steps}",
+        ],
+    )
+
+
+def measure_pandas(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """The compact library in both engines, with results that have to be equal."""
+    copy = Path(shutil.copy(warehouse, folder / "contest.duckdb"))
+    _say("the compact library in Healthloop and in pandas")
+    found = contest.measure(copy, folder / "parquet")
+    copy.unlink()
+    ours = found.ours_seconds
+    return Findings(
+        [
+            Figure(
+                "pandas, whole tables / Healthloop", found.whole_seconds / ours, 10, at_least=True
+            ),
+            Figure(
+                "pandas, only windows / Healthloop", found.windows_seconds / ours, 10, at_least=True
+            ),
+            Figure("results that differ from pandas", found.different, 0, "results"),
+        ],
+        [
+            f"compared with pandas: {found.compared:,} results; ours {ours:.2f} s, pandas "
+            f"{found.whole_seconds:.2f} s and {found.windows_seconds:.2f} s"
+        ],
+    )
+
+
+def measure_refresh(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """`signals` brought up to date, against all of it built anew, over a lake of its own."""
+    rows = min(size.usage_rows, REFRESH_ROWS)
+    _say(f"signals over a lake with {rows:,} rows of usage")
+    found = refresh.measure(folder / "company", size.accounts, rows, _say)
+    shutil.rmtree(folder / "company")
+    return Findings(
+        [
+            Figure(
+                "1 % new rows / full rebuild of signals",
+                found.update_seconds / found.rebuild_seconds,
+                0.1,
+            ),
+            Figure("tables that differ after the two", float(not found.same), 0, "tables"),
+        ],
+        [
+            f"signals: {found.new_rows:,} new rows in {found.update_seconds:.2f} s, "
+            f"rebuild of {found.rows:,} in {found.rebuild_seconds:.2f} s"
+        ],
+    )
+
+
+BENCHMARKS: dict[str, Callable[[Path, Path, Size, int], Findings]] = {
+    "days": measure_days,
+    "pandas": measure_pandas,
+    "refresh": measure_refresh,
+}
+
+
+def run(size: Size, names: list[str], months: int) -> Findings:
+    """Make the data, measure, and clean up."""
+    figures: list[Figure] = []
+    notes: list[str] = []
+    with TemporaryDirectory(prefix="healthloop-bench-") as temporary:
+        folder = Path(temporary)
+        warehouse = folder / "warehouse.duckdb"
+        if set(names) - {"refresh"}:
+            _say(f"making {size}")
+            with open_warehouse(warehouse) as connection:
+                write_signals(connection, size)
+        for name in names:
+            found = BENCHMARKS[name](folder, warehouse, size, months)
+            figures += found.figures
+            notes += found.notes
+    return Findings(figures, notes)
+
+
+def table(figures: list[Figure]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| figure | measured | goal | reached |", "|---|--:|--:|---|"]
+    for figure in figures:
+        bound = "at least" if figure.at_least else "at most"
+        lines.append(
+            f"| {figure.name} | {figure.measured:.2f} {figure.unit} "
+            f"| {bound} {figure.goal:g} | {'yes' if figure.reached else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+_BEGAN = time.monotonic()
+
+
+def _say(step: str) -> None:
+    """A line of progress, on the error stream, so that the table can be piped."""
+    print(f"[{time.monotonic() - _BEGAN:6.0f} s] {step}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--accounts", type=int, default=Size.accounts)
+    parser.add_argument("--usage-rows", type=int, default=Size.usage_rows)
+    parser.add_argument("--months", type=int, default=24)
+    parser.add_argument("--only", choices=BENCHMARKS, action="append", metavar="NAME",
+                        help=f"one of {', '.join(BENCHMARKS)}; may be repeated")  # fmt: skip
+    given = parser.parse_args()
+    size = Size.scaled(given.accounts, given.usage_rows)
+    found = run(size, given.only or list(BENCHMARKS), given.months)
+    print(f"\n{size}\n\n{table(found.figures)}\n")
+    for note in found.notes:
+        print(note)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The benchmarks run at a tiny size, and what they compare agrees; times are not tested."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.daily import open_warehouse
+from benchmarks.run import BENCHMARKS, Figure, Findings, run, table
+from benchmarks.world import Size, month_ends, write_signals
+
+TINY = Size.scaled(accounts=300, usage_rows=60_000)
+
+
+@pytest.fixture(scope="module")
+def found() -> Findings:
+    """All benchmarks once, at a tiny size."""
+    return run(TINY, list(BENCHMARKS), months=2)
+
+
+def measured(found: Findings, name: str) -> float:
+    return next(figure.measured for figure in found.figures if figure.name == name)
+
+
+def test_pandas_and_healthloop_come_to_the_same_results(found: Findings) -> None:
+    assert measured(found, "results that differ from pandas") == 0
+    compared = next(note for note in found.notes if note.startswith("compared with pandas"))
+    assert int(compared.split()[3].replace(",", "")) > 23 * 200
+
+
+def test_an_update_and_a_rebuild_come_to_the_same_signals(found: Findings) -> None:
+    assert measured(found, "tables that differ after the two") == 0
+
+
+def test_every_goal_of_the_benchmark_is_measured(found: Findings) -> None:
+    assert [(figure.name, figure.goal) for figure in found.figures] == [
+        ("one day / one GROUP BY over usage", 10),
+        ("memory of one day", 4),
+        ("2 month-ends / one day", 16),
+        ("memory of 2 month-ends", 4),
+        ("pandas, whole tables / Healthloop", 10),
+        ("pandas, only windows / Healthloop", 10),
+        ("results that differ from pandas", 0),
+        ("1 % new rows / full rebuild of signals", 0.1),
+        ("tables that differ after the two", 0),
+    ]
+    assert all(figure.measured > 0 for figure in found.figures if figure.goal)
+
+
+def test_a_goal_says_whether_it_is_reached() -> None:
+    text = table([Figure("a", 9.5, 10), Figure("b", 3, 10, at_least=True)])
+    assert text.splitlines()[2:] == [
+        "| a | 9.50 times | at most 10 | yes |",
+        "| b | 3.00 times | at least 10 | no |",
+    ]
+
+
+def test_the_same_seed_makes_the_same_company(tmp_path: Path) -> None:
+    contents = []
+    for threads in (1, 2):
+        with open_warehouse(tmp_path / f"{threads}.duckdb") as connection:
+            connection.execute(f"SET threads = {threads}")
+            write_signals(connection, TINY)
+            contents.append(
+                [
+                    connection.execute(
+                        "SELECT count(*), sum(hash(t)::HUGEINT) "
+                        f"FROM (SELECT * FROM signals.{table_name}) AS t"
+                    ).fetchone()
+                    for table_name in (
+                        "accounts",
+                        "usage_daily",
+                        "user_days",
+                        "tickets",
+                        "invoices",
+                    )
+                ]
+            )
+    assert contents[0] == contents[1]
+    assert contents[0][1][0] == pytest.approx(TINY.usage_rows, rel=0.1)
+
+
+def test_month_ends_are_the_last_days_of_months() -> None:
+    assert [str(day) for day in month_ends(3)] == ["2026-06-30", "2026-05-31", "2026-04-30"]
