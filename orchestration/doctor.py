@@ -16,7 +16,8 @@ from contracts.tables import METRIC_TABLES
 from orchestration.assets.signals import are_built, fed_tables
 from orchestration.resources import warehouse_of
 from scoring.library import check_library
-from scoring.reports import tracking_gaps
+from scoring.explain import library_of
+from scoring.reports import metrics_in_use, tracking_gaps
 
 UI_ADDRESS = "http://127.0.0.1:3000"
 DRIVERS = {"postgresql": ("psycopg", "postgres"), "s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"),
@@ -172,7 +173,7 @@ def _scored(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding("note", "scores", "nothing is scored yet", "healthloop run")
         return
     yield Finding("ok", "scores", f"{row[1]} day(s) are scored, the last is {row[0]}")
-    gaps = tracking_gaps(connection, row[0])
+    gaps = tracking_gaps(connection, row[0], metrics=metrics_in_use(library_of(connection, row[0])))
     if gaps:
         metrics = len({gap.metric for gap in gaps})
         yield Finding("note", "tracking", f"{metrics} metrics cannot be measured everywhere", "healthloop gaps")

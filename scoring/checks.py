@@ -61,9 +61,9 @@ def band_changes(
     """
     before = connection.execute(
         "SELECT as_of, revision FROM scores.revisions "
-        "WHERE (as_of = $1 AND revision < "
-        "(SELECT max(revision) FROM scores.revisions WHERE as_of = $1)) "
-        "OR as_of < $1 ORDER BY as_of DESC, revision DESC LIMIT 1",
+        "WHERE NOT held AND ((as_of = $1 AND revision < "
+        "(SELECT revision FROM scores.current_revisions WHERE as_of = $1)) "
+        "OR as_of < $1) ORDER BY as_of DESC, revision DESC LIMIT 1",
         [day],
     ).fetchone()
     if before is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from contracts.tables import MONEY, TABLES
 from scoring.clocks import AsOf, Clock
-from scoring.config.metrics import Filter, Metric
+from scoring.config.metrics import DAY_COUNTS, Filter, Metric
 from scoring.expressions import identifier, literal
 from scoring.sql import render
 
@@ -204,7 +204,7 @@ class _Compiler:
 
     def _aggregate(self, metric: Metric, conditions: list[str], end: str) -> str:
         function, name = metric.function, metric.column
-        if function in ("days_since", "days_until"):
+        if function in DAY_COUNTS:
             return self._days(function, name or "", conditions, end)
         value = self._value(metric)
         filtered = f" FILTER (WHERE {' AND '.join(conditions)})" if conditions else ""
@@ -237,11 +237,11 @@ class _Compiler:
         return value
 
     def _days(self, function: str, name: str, conditions: list[str], end: str) -> str:
-        """Days between the end of a row's window and a column's latest (or next) day."""
+        """Days between the end of a row's window and a column's latest, first or next day."""
         day = self._local_day(name)
-        days = f"{end} - {day}" if function == "days_since" else f"{day} - {end}"
+        days = f"{day} - {end}" if function == "days_until" else f"{end} - {day}"
         known = " AND ".join([*conditions, f"{days} >= 0"])
-        return f"min({days}) FILTER (WHERE {known})"
+        return f"{'max' if function == 'days_since_first' else 'min'}({days}) FILTER (WHERE {known})"
 
     def _local_day(self, name: str) -> str:
         if name in ("day", self.table.time):
@@ -268,7 +268,12 @@ class _Compiler:
             "is_null": lambda value: f"{column} IS {'' if value else 'NOT '}NULL",
             "older_than": lambda days: f"{self._local_day(name)} < {end} - {days}",
             "newer_than": lambda days: f"{self._local_day(name)} > {end} - {days}",
-            "after_as_of": lambda value: f"{self._local_day(name)} {'>' if value else '<='} {end}",
+            # What has no end is still to come.
+            "after_as_of": lambda value: (
+                f"coalesce({self._local_day(name)} > {end}, true)"
+                if value
+                else f"{self._local_day(name)} <= {end}"
+            ),
         }
         return " AND ".join(parts[setting](value) for setting, value in rule.given.items())
 

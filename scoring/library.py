@@ -36,16 +36,19 @@ from scoring.library_checks import Documents, mistakes, warnings
 
 SHIPPED = Path(__file__).parent / "library"
 
-ACCOUNT_FACTS = tuple(
+_ACCOUNT_COLUMNS = tuple(
     name
     for name in ACCOUNTS.column_names
     if name not in ("known_at", "deleted", "merged_into", "is_customer", "crm", "crm_id", "domain",
                     "currency")
 )  # fmt: skip
-"""Columns of an account that a condition may read. `arr` is in the company's currency there."""
+PROFILE = ("segment", "stage")
+ACCOUNT_FACTS = (*_ACCOUNT_COLUMNS, *PROFILE)
+"""What a condition may read of an account. `arr` is in the company's currency there."""
 
 _KINDS = {"number": NUMBER, "text": TEXT, "time": DAY, "true or false": TRUTH}
-FACT_KINDS = {name: _KINDS[kind_of("accounts", name)] for name in ACCOUNT_FACTS}
+FACT_KINDS = {name: _KINDS[kind_of("accounts", name)] for name in _ACCOUNT_COLUMNS}
+FACT_KINDS |= dict.fromkeys(PROFILE, TEXT)
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -104,7 +107,7 @@ class Library:
         """The numbers that a name can take, where they are known."""
         ranges: dict[str, Interval] = {
             name: (ACCOUNTS.by_name[name].minimum or 0.0, float("inf"))
-            for name in ACCOUNT_FACTS
+            for name in _ACCOUNT_COLUMNS
             if ACCOUNTS.by_name[name].minimum is not None
         }
         for name, metric in self.metrics.items():

@@ -153,6 +153,8 @@ def _use_metric(library: Library, documents: Documents) -> Iterator[Problem]:
 
 
 def _profiles(library: Library, documents: Documents) -> Iterator[Problem]:
+    from scoring.library import PROFILE
+
     document = documents.profiles
     for part in ("segments", "stages"):
         for index, rule in enumerate(getattr(library.profiles, part)):
@@ -162,6 +164,12 @@ def _profiles(library: Library, documents: Documents) -> Iterator[Problem]:
             condition, problems = _condition(library, documents, rule.when, document, location)
             yield from problems
             for name in sorted(condition.names if condition else ()):
+                if name in PROFILE:
+                    yield document.problem(
+                        location,
+                        f"a profile cannot depend on '{name}'",
+                        "use what the rule for it uses; profiles come first",
+                    )
                 if "." in name:
                     yield document.problem(
                         location,

@@ -1,6 +1,7 @@
 """What a day's scores say about the whole business: bands, revenue, worst, best, watermelons."""
 
 import datetime as dt
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -60,7 +61,7 @@ class Portfolio:
     worst: tuple[Standing, ...]
     best_upsell: tuple[Standing, ...]
     watermelons: tuple[Watermelon, ...]
-    without_rate: int
+    without_revenue: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def portfolio(
 ) -> Portfolio:
     """The day at a glance, with the `most` worst accounts and best chances."""
     reasons.compute(connection, library, day)
-    (accounts, without_rate) = connection.execute(
+    (accounts, without_revenue) = connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE arr IS NULL) FROM metrics.accounts "
         "WHERE as_of = ?",
         [day],
@@ -93,7 +94,7 @@ def portfolio(
         worst=_standings(connection, day, "risk", "s.band <> 'unknown'", most),
         best_upsell=_standings(connection, day, "upsell", "s.band IN ('ready', 'possible')", most),
         watermelons=watermelons(connection, library, day),
-        without_rate=without_rate,
+        without_revenue=without_revenue,
     )
 
 
@@ -165,7 +166,7 @@ def watermelons(
         "FROM scores.scores AS s JOIN metrics.accounts AS a USING (as_of, account_id) "
         "JOIN f USING (account_id) "
         "WHERE s.as_of = ? AND s.score = 'risk' AND s.band = 'green' AND len(because) > 0 "
-        "ORDER BY a.arr DESC NULLS LAST, a.account_id",
+        "ORDER BY len(because) DESC, a.arr DESC NULLS LAST, a.account_id",
         [day, day],
     ).fetchall()
     return tuple(Watermelon(*[*row[:4], tuple(row[4])]) for row in rows)
@@ -177,9 +178,29 @@ def _broken(condition: Condition) -> str:
     return " OR ".join(f"coalesce(f.{identifier(name + '?')}, false)" for name in names) or "false"
 
 
-def tracking_gaps(connection: duckdb.DuckDBPyConnection, day: dt.date) -> tuple[Gap, ...]:
+def metrics_in_use(library: Library) -> frozenset[str]:
+    """The metrics that a scorecard, a profile or a hard signal reads, without comparisons."""
+    texts = [rule.when for rule in (*library.profiles.segments, *library.profiles.stages)]
+    texts += [signal.when for signal in library.hard_signals]
+    names: set[str] = set()
+    for named in library.scorecards:
+        names |= {component.metric for component in named.card.components}
+        texts += [cap.when for cap in library.caps_of(named.card)]
+    for text in texts:
+        names |= library.condition(text).names if text else set()
+    bases = {name.partition(".")[0] for name in names} & set(library.metrics)
+    for name in tuple(bases):
+        ratio = library.metrics[name].ratio
+        bases |= {ratio.of, ratio.to} if ratio else set()
+    return frozenset(bases)
+
+
+def tracking_gaps(
+    connection: duckdb.DuckDBPyConnection, day: dt.date, *, metrics: Collection[str] | None = None
+) -> tuple[Gap, ...]:
     """What cannot be scored because it is not measured: per metric, segment and reason.
 
+    `metrics` narrows it down, for instance to `metrics_in_use`.
     An account that simply has no rows (never answered a survey) is no gap; no link, no source, no
     exchange rate, or a source that stopped is one.
     """
@@ -196,4 +217,5 @@ def tracking_gaps(connection: duckdb.DuckDBPyConnection, day: dt.date) -> tuple[
         "GROUP BY m.metric, a.segment, m.reason ORDER BY m.metric, a.segment, m.reason",
         [day],
     ).fetchall()
-    return tuple(Gap(*row) for row in rows)
+    gaps = (Gap(*row) for row in rows)
+    return tuple(gap for gap in gaps if metrics is None or gap.metric in metrics)

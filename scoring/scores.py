@@ -308,19 +308,23 @@ def _store(
     scored_at: dt.datetime | None,
 ) -> tuple[int, bool]:
     fingerprint = _fingerprint(connection, family_rollup)
-    last = connection.execute(
-        f"SELECT revision, fingerprint FROM scores.revisions WHERE as_of = {day} "
-        "ORDER BY revision DESC LIMIT 1"
-    ).fetchone()
-    if last and last[1] == fingerprint:
-        return last[0], False
-    revision = last[0] + 1 if last else 1
+    former = connection.execute(
+        f"SELECT revision, fingerprint, held FROM scores.revisions WHERE as_of = {day} "
+        "ORDER BY held, revision DESC"
+    ).fetchall()
+    newest = max((revision for revision, _, _ in former), default=0)
+    for revision, known, held in former:
+        is_current = (revision, held) == (former[0][0], False)
+        if known == fingerprint and (is_current or revision == newest):
+            _set_held(connection, day, revision, False)
+            return revision, False
+    revision = newest + 1
     connection.execute(
         "INSERT INTO scores.libraries VALUES (?, ?) ON CONFLICT DO NOTHING",
         [library.fingerprint, library.document],
     )
     connection.execute(
-        f"INSERT INTO scores.revisions VALUES ({day}, ?, ?, ?, ?, ?)",
+        f"INSERT INTO scores.revisions VALUES ({day}, ?, ?, ?, ?, ?, false)",
         [revision, library.fingerprint, fingerprint, run_id, scored_at],
     )
     connection.execute(
@@ -341,6 +345,29 @@ def _fingerprint(connection: duckdb.DuckDBPyConnection, family_rollup: str) -> s
     ).fetchone()
     assert row is not None
     return str(row[0])
+
+
+def hold(connection: duckdb.DuckDBPyConnection, day: dt.date, revision: int) -> bool:
+    """Keep the day's former scores current, where there are any; returns whether there are.
+
+    A held revision stays stored. Computing the same result again takes the hold off it, so that a
+    check can look at it anew.
+    """
+    former = connection.execute(
+        "SELECT 1 FROM scores.revisions WHERE as_of = ? AND revision < ? AND NOT held",
+        [day, revision],
+    ).fetchone()
+    if former:
+        _set_held(connection, literal(day), revision, True)
+    return former is not None
+
+
+def _set_held(
+    connection: duckdb.DuckDBPyConnection, day: str, revision: int, held: bool
+) -> None:
+    connection.execute(
+        f"UPDATE scores.revisions SET held = {held} WHERE as_of = {day} AND revision = {revision}"
+    )
 
 
 def create_table(

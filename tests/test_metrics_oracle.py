@@ -75,7 +75,7 @@ def passes(row: dict[str, Any], where: dict[str, Any], end: dt.date) -> bool:
             "is_null": lambda r, v=value: (v is None) is r,
             "older_than": lambda r, d=day: d is not None and d < end - dt.timedelta(days=r),
             "newer_than": lambda r, d=day: d is not None and d > end - dt.timedelta(days=r),
-            "after_as_of": lambda r, d=day: d is not None and (d > end) is r,
+            "after_as_of": lambda r, d=day: r if d is None else (d > end) is r,
         }
         if not all(checks[setting](limit) for setting, limit in rule.given.items()):
             return False
@@ -87,9 +87,10 @@ def aggregate(body: Metric, rows: list[tuple[dict[str, Any], dt.date]]) -> float
     column = body.column
     if body.function == "count":
         return float(len(rows)) if rows else None
-    if body.function == "days_since":
+    if body.function in ("days_since", "days_since_first"):
+        pick = min if body.function == "days_since" else max
         ages = [(end - as_day(row[column])).days for row, end in rows if row[column] is not None]
-        return float(min((age for age in ages if age >= 0), default=math.nan))
+        return float(pick((age for age in ages if age >= 0), default=math.nan))
     if body.function == "days_until":
         waits = [(as_day(row[column]) - end).days for row, end in rows if row[column] is not None]
         return float(min((wait for wait in waits if wait >= 0), default=math.nan))
@@ -250,6 +251,7 @@ TICKETS = {
     "last_csat": tickets("last(csat)"),
     "reopened": tickets("sum(reopened)"),
     "since_solved": tickets("days_since(solved_at)"),
+    "since_first_solved": tickets("days_since_first(solved_at)"),
     "until_solved": tickets("days_until(solved_at)"),
     "escalated": tickets("count", where={"escalated": True}),
     "escalated_share": tickets("mean(escalated)"),

@@ -10,7 +10,7 @@ from orchestration.partitions import Days, daily_partitions, days_of, record_ear
 from orchestration.resources import CompanyFolder, Warehouse
 from scoring import metrics as scoring_metrics
 from scoring.library import read_library
-from scoring.reports import Gap, tracking_gaps
+from scoring.reports import Gap, metrics_in_use, tracking_gaps
 
 KEY = dg.AssetKey(["metrics", "metric_values"])
 MOST_GAPS = 25
@@ -50,7 +50,7 @@ def metrics_asset(company: Company, tables: list[str]) -> dg.AssetsDefinition:
                         connection, library, scoring_metrics.AsOf.of(company, day)
                     )
                     context.log.info(f"metrics of {day} ({number} of {len(days)})")
-                gaps = tracking_gaps(connection, report.day)
+                gaps = tracking_gaps(connection, report.day, metrics=metrics_in_use(library))
         record_earlier_days(context, KEY, days)
         return dg.MaterializeResult(
             metadata={

@@ -29,7 +29,7 @@ from scoring.config.scorecards import BANDS
 from scoring.explain import explain as explain_score
 from scoring.explain import find_account, library_of, scored_day
 from scoring.library import check_library, read_library
-from scoring.reports import portfolio, tracking_gaps
+from scoring.reports import metrics_in_use, portfolio, tracking_gaps
 
 app = typer.Typer(
     help="Explained risk and upsell scores for SaaS customers, computed in Dagster.",
@@ -357,12 +357,17 @@ def catalogue(home: Home = HOME) -> None:
 def gaps(
     home: Home = HOME,
     as_of: Annotated[dt.date | None, typer.Option("--as-of", parser=_day, metavar="DAY", help="A scored day.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Also metrics that no scorecard, profile or signal reads.")
+    ] = False,
     form: Form = Format.TABLE,
 ) -> None:
     """List what cannot be scored, and why."""
     company = read_company(home)
     with _scored_warehouse(company) as connection:
-        found = tracking_gaps(connection, scored_day(connection, as_of))
+        day = scored_day(connection, as_of)
+        used = None if whole else metrics_in_use(library_of(connection, day))
+        found = tracking_gaps(connection, day, metrics=used)
     rows = [(g.metric, g.segment, g.reason, g.accounts, round(g.share, 4), g.arr) for g in found]
     print_rows("", ("metric", "segment", "why", "accounts", "share", "arr"), rows, form)
 

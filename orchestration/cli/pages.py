@@ -48,9 +48,12 @@ def portfolio_page(company: Company, glance: Portfolio, plan: Plan | None) -> Re
     ]
     if plan is not None:
         parts.append(_plan(plan))
-    if glance.without_rate:
+    if glance.without_revenue:
         parts.append(
-            Text(f"{glance.without_rate} accounts have no revenue in {currency}: no exchange rate.")
+            Text(
+                f"{glance.without_revenue:,} accounts have no revenue in {currency}: the source gives "
+                "none, or there is no exchange rate."
+            )
         )
     return Group(*parts)
 
@@ -118,8 +121,12 @@ def explanation_page(e: Explanation) -> RenderableType:
         band,
         f"\n{e.scorecard} v{e.version}, because the account is {e.segment}, {e.stage}"
         + (f", wants {e.outcome}" if e.outcome else "")
-        + f"\n{e.coverage:.0%} of the weight is known; whatever the rest says, the score is "
-        f"between {number(e.low, 2)} and {number(e.high, 2)}",
+        + (
+            "\nAll of its weight is known"
+            if e.low == e.high == e.value
+            else f"\n{e.coverage:.0%} of the weight is known; whatever the rest says, the score is "
+            f"between {number(e.low, 2)} and {number(e.high, 2)}"
+        ),
     )
     if e.band_reason:
         head.append(f"\nThe band is unknown: {e.band_reason}", style=STYLES["unknown"])

@@ -20,8 +20,10 @@ from contracts.documents import nearest
 from contracts.tables import METRIC_TABLES, TABLES
 
 AGGREGATIONS = (
-    "count", "sum", "mean", "min", "max", "last", "count_distinct", "days_since", "days_until",
+    "count", "sum", "mean", "min", "max", "last", "count_distinct", "days_since",
+    "days_since_first", "days_until",
 )  # fmt: skip
+DAY_COUNTS = ("days_since", "days_since_first", "days_until")
 ZERO_WHEN_EMPTY = ("count", "sum", "count_distinct")
 """No ticket at an account that is linked to the help desk is zero tickets; no answer is no mean."""
 
@@ -168,7 +170,7 @@ class Metric(Strict):
             return self.range
         if self.function == "count_distinct" and self.column == "day" and self.window:
             return (0.0, float(self.window))
-        if self.function in ("count", "count_distinct", "days_since", "days_until"):
+        if self.function in ("count", "count_distinct", *DAY_COUNTS):
             return (0.0, math.inf)
         return self._range_of_column()
 
@@ -231,7 +233,7 @@ class Metric(Strict):
     def _check_types(self, table: str, function: str, column: str | None) -> None:
         if column is not None:
             kind = kind_of(table, column)
-            if function in ("days_since", "days_until") and kind != "time":
+            if function in DAY_COUNTS and kind != "time":
                 raise ValueError(f"{function} needs a time or a date; '{column}' is none")
             if function in ("sum", "mean", "min", "max", "last") and kind in ("time", "text"):
                 raise ValueError(f"{function} needs a number; '{column}' is none")

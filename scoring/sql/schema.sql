@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS scores.revisions (
     library VARCHAR NOT NULL,
     fingerprint VARCHAR NOT NULL,
     run_id VARCHAR,
-    scored_at TIMESTAMP
+    scored_at TIMESTAMP,
+    held BOOLEAN DEFAULT false   -- a check held it: the revision before stays the current one
 );
 
 CREATE TABLE IF NOT EXISTS scores.all_scores (
@@ -99,7 +100,7 @@ CREATE TABLE IF NOT EXISTS scores.all_families (
 );
 
 CREATE OR REPLACE VIEW scores.current_revisions AS
-SELECT as_of, max(revision) AS revision FROM scores.revisions GROUP BY as_of;
+SELECT as_of, max(revision) AS revision FROM scores.revisions WHERE NOT held GROUP BY as_of;
 
 CREATE OR REPLACE VIEW scores.scores AS
 SELECT s.* FROM scores.all_scores AS s JOIN scores.current_revisions USING (as_of, revision);
