@@ -34,13 +34,21 @@ def record_health(
     A build leaves `down` and `stale` standing until a load arrives or somebody records `ok`: that
     old rows are still in the lake says nothing about the source.
 
-    What is not given (`last_load_at`, `rows` of the lake) is taken over from the check before.
+    What is not given (`last_load_at`, `rows` of the lake) is taken over from the check before. Two
+    states of one instant (a clock that stands still) keep their order, a microsecond apart.
     """
     checked_at = naive_utc(checked_at)
     former = latest_health(connection, source, stream)
     if former is not None:
         last_load_at = last_load_at or former.last_load_at
         rows = former.rows if rows is None else rows
+        (checked_before,) = connection.execute(
+            "SELECT max(checked_at) FROM signals.source_health WHERE source = ? AND stream = ?",
+            [source, stream],
+        ).fetchone() or (checked_at,)
+        if checked_before >= checked_at:
+            changed = former.status != status
+            checked_at = checked_before + dt.timedelta(microseconds=1 if changed else 0)
     connection.execute(
         "DELETE FROM signals.source_health WHERE source = ? AND stream = ? AND checked_at = ?",
         [source, stream, checked_at],

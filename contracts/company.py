@@ -114,10 +114,10 @@ class Company:
         return ZoneInfo(self.settings.time_zone)
 
     def now(self, clock: dt.datetime) -> dt.datetime:
-        """The clock as this company sees it, in UTC: the end of `today` where that is pinned."""
+        """The clock as this company sees it, in UTC: the last second of `today` where pinned."""
         if self.settings.today is None:
             return clock.astimezone(dt.UTC)
-        return self.end_of(self.settings.today)
+        return self.end_of(self.settings.today) - dt.timedelta(seconds=1)
 
     def end_of(self, day: dt.date) -> dt.datetime:
         """The instant, in UTC, at which a day of this company is over.

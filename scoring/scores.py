@@ -308,15 +308,17 @@ def _store(
     scored_at: dt.datetime | None,
 ) -> tuple[int, bool]:
     fingerprint = _fingerprint(connection, family_rollup)
-    former = connection.execute(
-        f"SELECT revision, fingerprint, held FROM scores.revisions WHERE as_of = {day} "
-        "ORDER BY held, revision DESC"
-    ).fetchall()
-    newest = max((revision for revision, _, _ in former), default=0)
-    for revision, known, held in former:
-        is_current = (revision, held) == (former[0][0], False)
-        if known == fingerprint and (is_current or revision == newest):
-            _set_held(connection, day, revision, False)
+    former = dict(
+        connection.execute(
+            f"SELECT revision, fingerprint FROM scores.revisions WHERE as_of = {day}"
+        ).fetchall()
+    )
+    current = connection.execute(
+        f"SELECT revision FROM scores.current_revisions WHERE as_of = {day}"
+    ).fetchone()
+    newest = max(former, default=0)
+    for revision in (*(current or ()), newest):
+        if former.get(revision) == fingerprint:
             return revision, False
     revision = newest + 1
     connection.execute(
@@ -347,26 +349,11 @@ def _fingerprint(connection: duckdb.DuckDBPyConnection, family_rollup: str) -> s
     return str(row[0])
 
 
-def hold(connection: duckdb.DuckDBPyConnection, day: dt.date, revision: int) -> bool:
-    """Keep the day's former scores current, where there are any; returns whether there are.
-
-    A held revision stays stored. Computing the same result again takes the hold off it, so that a
-    check can look at it anew.
-    """
-    former = connection.execute(
-        "SELECT 1 FROM scores.revisions WHERE as_of = ? AND revision < ? AND NOT held",
-        [day, revision],
-    ).fetchone()
-    if former:
-        _set_held(connection, literal(day), revision, True)
-    return former is not None
-
-
-def _set_held(
-    connection: duckdb.DuckDBPyConnection, day: str, revision: int, held: bool
-) -> None:
+def accept(connection: duckdb.DuckDBPyConnection, day: dt.date, revision: int) -> None:
+    """Make a revision the day's current one, and what later days are compared with."""
     connection.execute(
-        f"UPDATE scores.revisions SET held = {held} WHERE as_of = {day} AND revision = {revision}"
+        "UPDATE scores.revisions SET accepted = true WHERE as_of = ? AND revision = ?",
+        [day, revision],
     )
 
 

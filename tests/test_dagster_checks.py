@@ -136,7 +136,6 @@ def test_f38_a_scorecard_that_shifts_everybody_is_held_until_somebody_means_it(h
     assert planned(home) != before
 
 
-@pytest.mark.xfail(strict=True, reason="what was accepted is not remembered")
 def test_what_was_accepted_once_is_not_held_again(home):
     write(home / "scorecards/risk.yaml", FLIPPED)
     assert run(home, SMALL_TODAY, accept=True).success

@@ -84,10 +84,6 @@ def test_f31_a_source_that_stays_down_makes_scores_unknown_and_never_green_or_re
     ]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the share of bands is compared with the last scored day, also where that was held",
-)
 def test_f29_after_an_outage_the_next_clean_run_is_as_if_nothing_had_happened(home, tmp_path):
     outage, after = SMALL_TODAY + 6 * DAY, SMALL_TODAY + 7 * DAY
     spared = copy_of(home, tmp_path / "spared")
@@ -102,10 +98,6 @@ def test_f29_after_an_outage_the_next_clean_run_is_as_if_nothing_had_happened(ho
     assert rows_of(home, SCORES, [after]) == rows_of(spared, SCORES, [after])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a check at the same instant (a pinned today) replaces the last good one",
-)
 def test_f31_a_source_that_goes_down_between_two_runs_of_one_day_changes_no_band(home):
     before = bands(home, SMALL_TODAY)
     (home / "files/product").rename(home / "files/gone")

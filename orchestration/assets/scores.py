@@ -99,14 +99,14 @@ def scores_assets(company: Company) -> dg.AssetsDefinition:
                         run_id=context.run.run_id,
                         scored_at=clock().replace(tzinfo=None),
                     )
-                    if day != days[-1]:
-                        archive(connection, history, day, report.revision)
                     context.log.info(f"scores of {day} ({number} of {len(days)})")
-                results = _judge(connection, report.day, company, config.accept_band_changes)
-                broken = [str(result.description) for result in results if not result.passed]
-                held = bool(broken) and scoring_scores.hold(connection, report.day, report.revision)
-                if not held:
-                    archive(connection, history, report.day, report.revision)
+                    results = _judge(connection, report, company, config.accept_band_changes)
+                    broken = [str(result.description) for result in results if not result.passed]
+                    if broken:
+                        break
+                    scoring_scores.accept(connection, day, report.revision)
+                    archive(connection, history, day, report.revision)
+                days = days[:number]
                 glance = portfolio(connection, library, report.day)
                 bins = _bins(connection, report)
         record_earlier_days(context, SCORES, days)
@@ -132,13 +132,18 @@ def _blocking(name: str, asset: dg.AssetKey, description: str) -> dg.AssetCheckS
 
 
 def _judge(
-    connection: duckdb.DuckDBPyConnection, day: dt.date, company: Company, accepted: bool
+    connection: duckdb.DuckDBPyConnection,
+    report: scoring_scores.ScoresReport,
+    company: Company,
+    accepted: bool,
 ) -> list[dg.AssetCheckResult]:
+    day, revision = report.day, report.revision
     share = company.settings.limits.band_change_share
+    changes = checks.band_changes(connection, day, revision, allowed_share_a_day=share)
     found = [
-        (IN_RANGE, SCORES, checks.within_range(connection, day)),
-        (ADD_UP, CONTRIBUTIONS, checks.contributions_add_up(connection, day)),
-        (BAND_CHANGES, SCORES, checks.band_changes(connection, day, allowed_share_a_day=share)),
+        (IN_RANGE, SCORES, checks.within_range(connection, day, revision)),
+        (ADD_UP, CONTRIBUTIONS, checks.contributions_add_up(connection, day, revision)),
+        (BAND_CHANGES, SCORES, changes),
     ]
     return [
         dg.AssetCheckResult(

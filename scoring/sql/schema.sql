@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS scores.revisions (
     fingerprint VARCHAR NOT NULL,
     run_id VARCHAR,
     scored_at TIMESTAMP,
-    held BOOLEAN DEFAULT false   -- a check held it: the revision before stays the current one
+    accepted BOOLEAN DEFAULT false  -- the checks passed, or somebody said that the change is meant
 );
 
 CREATE TABLE IF NOT EXISTS scores.all_scores (
@@ -99,8 +99,10 @@ CREATE TABLE IF NOT EXISTS scores.all_families (
     decisive_account_id VARCHAR
 );
 
+-- A revision that the checks held does not replace one that they accepted.
 CREATE OR REPLACE VIEW scores.current_revisions AS
-SELECT as_of, max(revision) AS revision FROM scores.revisions WHERE NOT held GROUP BY as_of;
+SELECT as_of, coalesce(max(revision) FILTER (WHERE accepted), max(revision)) AS revision
+FROM scores.revisions GROUP BY as_of;
 
 CREATE OR REPLACE VIEW scores.scores AS
 SELECT s.* FROM scores.all_scores AS s JOIN scores.current_revisions USING (as_of, revision);
