@@ -31,7 +31,8 @@ def archive(connection: DuckDBPyConnection, folder: Path, day: dt.date, revision
         for table in TABLES:
             _copy(
                 connection,
-                f"SELECT * FROM scores.{table} WHERE as_of = DATE '{day}' AND revision = {revision}",
+                f"SELECT * FROM scores.{table} "
+                f"WHERE as_of = DATE '{day}' AND revision = {revision}",
                 unfinished / f"{table}.parquet",
             )
         _copy(
@@ -61,7 +62,8 @@ def restore(connection: DuckDBPyConnection, folder: Path) -> int:
                 conflict = " ON CONFLICT DO NOTHING" if table == "libraries" else ""
                 connection.execute(
                     f"INSERT INTO scores.{table} BY NAME "
-                    f"SELECT * FROM read_parquet({quoted(str(path / f'{table}.parquet'))}){conflict}"
+                    f"SELECT * FROM read_parquet({quoted(str(path / table))} || '.parquet')"
+                    + conflict
                 )
             connection.execute("COMMIT")
         except BaseException:

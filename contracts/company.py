@@ -43,7 +43,9 @@ class Limits(Strict):
     """
 
     quarantine_share: Share = 0.05
-    quarantine_shares: dict[Annotated[str, AfterValidator(_source_and_table)], Share] = Field(default_factory=dict)
+    quarantine_shares: dict[Annotated[str, AfterValidator(_source_and_table)], Share] = Field(
+        default_factory=dict
+    )
     identity_coverage: Share = 0.8
     band_change_share: Share = 0.10
 

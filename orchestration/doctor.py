@@ -15,8 +15,8 @@ from contracts.errors import HealthloopError
 from contracts.tables import METRIC_TABLES
 from orchestration.assets.signals import are_built, fed_tables
 from orchestration.resources import warehouse_of
-from scoring.library import check_library
 from scoring.explain import library_of
+from scoring.library import check_library
 from scoring.reports import metrics_in_use, tracking_gaps
 
 UI_ADDRESS = "http://127.0.0.1:3000"
@@ -49,9 +49,19 @@ def _configuration(company: Company) -> Iterator[Finding]:
     library, problems = check_library(company)
     _, of_sources = check_sources(company)
     for problem in [*problems, *of_sources]:
-        yield Finding("problem", "configuration", f"{problem.file}:{problem.line}: {problem.cause}", problem.remedy)
+        yield Finding(
+            "problem",
+            "configuration",
+            f"{problem.file}:{problem.line}: {problem.cause}",
+            problem.remedy,
+        )
     for warning in library.warnings if library else ():
-        yield Finding("note", "configuration", f"{warning.file.name}:{warning.line}: {warning.cause}", warning.remedy)
+        yield Finding(
+            "note",
+            "configuration",
+            f"{warning.file.name}:{warning.line}: {warning.cause}",
+            warning.remedy,
+        )
     if not problems and not of_sources and library:
         yield Finding(
             "ok", "configuration",
@@ -73,12 +83,21 @@ def _source(company: Company, source: Source) -> Iterator[Finding]:
     about = f"source {source.name}"
     missing = _missing_secret(source)
     if missing:
-        yield Finding("problem", about, f"the environment variable {missing} is not set", f"set {missing}")
+        yield Finding(
+            "problem", about, f"the environment variable {missing} is not set", f"set {missing}"
+        )
     driver = _missing_driver(source)
     if driver:
-        yield Finding("problem", about, f"its driver {driver[0]} is not installed", f"pip install 'healthloop[{driver[1]}]'")
+        yield Finding(
+            "problem",
+            about,
+            f"its driver {driver[0]} is not installed",
+            f"pip install 'healthloop[{driver[1]}]'",
+        )
     if not source.mappings:
-        yield Finding("problem", about, "nothing is mapped from it", f"add sources/{source.name}/<table>.sql")
+        yield Finding(
+            "problem", about, "nothing is mapped from it", f"add sources/{source.name}/<table>.sql"
+        )
     if source.in_place:
         return
     loads = Lake(company).loads(source.name)
@@ -101,7 +120,9 @@ def _missing_secret(source: Source) -> str | None:
 
 def _missing_driver(source: Source) -> tuple[str, str] | None:
     address = _address(source)
-    text = os.environ.get(getattr(address, "env", ""), "") if not isinstance(address, str) else address
+    text = (
+        os.environ.get(getattr(address, "env", ""), "") if not isinstance(address, str) else address
+    )
     driver = DRIVERS.get(text.partition(":")[0].partition("+")[0])
     return driver if driver and find_spec(driver[0]) is None else None
 
@@ -121,7 +142,7 @@ def _tables(sources: list[Source]) -> Iterator[Finding]:
         )  # fmt: skip
     if fed and "outcomes" not in fed:
         yield Finding(
-            "note", "outcomes", "no source maps to outcomes, so scores cannot be checked against history",
+            "note", "outcomes", "nothing maps to outcomes, so nobody sees whether scores were right",
             "write outcomes.sql: who renewed, churned, contracted or expanded, and when",
         )  # fmt: skip
 
@@ -146,7 +167,12 @@ def _data(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         "FROM signals.source_health GROUP BY ALL HAVING status <> 'ok' ORDER BY ALL"
     ).fetchall()
     for source, stream, status, reason in health:
-        yield Finding("problem", f"source {source}", f"{stream} is {status}: {reason}", "mend it, then healthloop run")
+        yield Finding(
+            "problem",
+            f"source {source}",
+            f"{stream} is {status}: {reason}",
+            "mend it, then healthloop run",
+        )
     unmatched = connection.execute(
         "SELECT source, reason, count(*) FROM signals.unmatched GROUP BY ALL ORDER BY ALL"
     ).fetchall()
@@ -160,7 +186,12 @@ def _data(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         'SELECT source, "table", count(*) FROM signals.quarantine GROUP BY ALL ORDER BY ALL'
     ).fetchall()
     for source, table, count in quarantined:
-        yield Finding("note", f"rows of {source}", f"{count} rows for {table} are in quarantine", "signals.quarantine says why")
+        yield Finding(
+            "note",
+            f"rows of {source}",
+            f"{count} rows for {table} are in quarantine",
+            "signals.quarantine says why",
+        )
     try:
         yield from _scored(connection)
     except duckdb.CatalogException:
@@ -176,7 +207,12 @@ def _scored(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     gaps = tracking_gaps(connection, row[0], metrics=metrics_in_use(library_of(connection, row[0])))
     if gaps:
         metrics = len({gap.metric for gap in gaps})
-        yield Finding("note", "tracking", f"{metrics} metrics cannot be measured everywhere", "healthloop gaps")
+        yield Finding(
+            "note",
+            "tracking",
+            f"{metrics} metrics cannot be measured everywhere",
+            "healthloop gaps",
+        )
 
 
 def _ui() -> Finding:

@@ -4,6 +4,7 @@ import datetime as dt
 import warnings
 
 import dagster as dg
+from pydantic import Field
 
 from contracts.company import Company
 
@@ -24,7 +25,7 @@ def daily_partitions(company: Company) -> dg.DailyPartitionsDefinition:
 class Days(dg.Config):
     """Days beside those of the run's partition, for replays that skip days (week-ends, ...)."""
 
-    earlier_days: list[str] = []
+    earlier_days: list[str] = Field(default_factory=list)
 
 
 def days_of(context: dg.AssetExecutionContext, config: Days) -> list[dt.date]:

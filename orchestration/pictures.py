@@ -1,4 +1,4 @@
-"""Pictures for the Dagster UI: Altair charts as PNG inside markdown, so that they need no server."""
+"""Pictures for the Dagster UI: Altair charts as PNG inside markdown; they need no server."""
 
 import base64
 from collections.abc import Sequence
@@ -39,7 +39,12 @@ def score_histogram(title: str, bins: Sequence[tuple[int, str, int]]) -> str:
 def band_bars(title: str, counts: Sequence[BandCount]) -> str:
     """Accounts of each segment by band, as markdown."""
     rows = [
-        {"segment": c.segment, "band": c.band, "accounts": c.accounts, "rank": BAND_ORDER.index(c.band)}
+        {
+            "segment": c.segment,
+            "band": c.band,
+            "accounts": c.accounts,
+            "rank": BAND_ORDER.index(c.band),
+        }
         for c in counts
         if c.segment != "all"
     ]
@@ -48,7 +53,12 @@ def band_bars(title: str, counts: Sequence[BandCount]) -> str:
         alt.Chart(alt.Data(values=rows), title=title, width=520, height=alt.Step(34))
         .mark_bar()
         .encode(
-            x=alt.X("accounts:Q", stack="normalize", title="Share of accounts", axis=alt.Axis(format="%")),
+            x=alt.X(
+                "accounts:Q",
+                stack="normalize",
+                title="Share of accounts",
+                axis=alt.Axis(format="%"),
+            ),
             y=alt.Y("segment:N", title=None),
             color=_band_colour(bands),
             order=alt.Order("rank:Q"),

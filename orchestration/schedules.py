@@ -1,12 +1,14 @@
 """The schedules, in the company's time zone. They are off unless `schedules.enabled` says so."""
 
+from typing import Any
+
 import dagster as dg
 
 from contracts.company import Company
 from orchestration.jobs import DAILY, REFRESH
 
 
-def schedules(company: Company) -> list[dg.ScheduleDefinition]:
+def schedules(company: Company) -> list[Any]:
     """A daily schedule for yesterday's scores, and an hourly one that keeps signals up to date."""
     settings = company.settings.schedules
     running, stopped = dg.DefaultScheduleStatus.RUNNING, dg.DefaultScheduleStatus.STOPPED

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import duckdb
 
-
 _REVISION = "coalesce($2, (SELECT revision FROM scores.current_revisions WHERE as_of = $1))"
 
 

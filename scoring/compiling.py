@@ -241,7 +241,9 @@ class _Compiler:
         day = self._local_day(name)
         days = f"{day} - {end}" if function == "days_until" else f"{end} - {day}"
         known = " AND ".join([*conditions, f"{days} >= 0"])
-        return f"{'max' if function == 'days_since_first' else 'min'}({days}) FILTER (WHERE {known})"
+        return (
+            f"{'max' if function == 'days_since_first' else 'min'}({days}) FILTER (WHERE {known})"
+        )
 
     def _local_day(self, name: str) -> str:
         if name in ("day", self.table.time):

@@ -311,7 +311,7 @@ def test_the_installed_command_reads_a_broken_company_without_a_stack_trace(tmp_
 
 
 def test_a_defect_is_one_line_that_holds_no_value_of_a_row(monkeypatch):
-    import orchestration.cli.commands as commands
+    import orchestration.cli.checking as commands
 
     def broken(home: Path) -> None:
         raise ValueError("ann@alderfoods.com")

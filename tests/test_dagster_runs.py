@@ -251,7 +251,7 @@ def test_days_that_cannot_be_scored_are_refused_before_anything_starts(home):
 
 
 def test_week_ends_and_month_ends_of_a_range_are_chosen():
-    from orchestration.cli.commands import month_ends, week_ends
+    from orchestration.cli.running import month_ends, week_ends
 
     assert month_ends(dt.date(2024, 1, 31), dt.date(2024, 4, 29)) == [
         dt.date(2024, 1, 31), dt.date(2024, 2, 29), dt.date(2024, 3, 31),

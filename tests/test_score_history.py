@@ -29,7 +29,8 @@ def add_revision(connection: duckdb.DuckDBPyConnection, revision: int, value: fl
     connection.execute(
         "INSERT INTO scores.all_scores BY NAME SELECT ?::DATE AS as_of, ?::INTEGER AS revision, "
         "'a' AS account_id, 'risk' AS score, 'card' AS scorecard, 1 AS version, 's' AS segment, "
-        "'t' AS stage, ?::DECIMAL(6,2) AS value, 'green' AS band, 1.0 AS coverage, false AS plumbing",
+        "'t' AS stage, ?::DECIMAL(6,2) AS value, 'green' AS band, 1.0 AS coverage, "
+        "false AS plumbing",
         [DAY, revision, value],
     )
 

@@ -78,4 +78,5 @@ def _gaps_table(gaps: tuple[Gap, ...]) -> str:
         for g in largest
     )
     more = f"\n\n{len(gaps) - MOST_GAPS} more: `healthloop gaps`" if len(gaps) > MOST_GAPS else ""
-    return f"| metric | segment | why | accounts | share | ARR |\n|---|---|---|--:|--:|--:|\n{lines}{more}"
+    head = "| metric | segment | why | accounts | share | ARR |\n|---|---|---|--:|--:|--:|\n"
+    return f"{head}{lines}{more}"

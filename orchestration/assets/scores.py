@@ -201,5 +201,7 @@ def _metadata(
     }
     for score, values in bins.items():
         name = f"histogram_{score.replace(':', '_')}"
-        metadata[name] = dg.MetadataValue.md(score_histogram(f"{score.capitalize()} scores", values))
+        metadata[name] = dg.MetadataValue.md(
+            score_histogram(f"{score.capitalize()} scores", values)
+        )
     return metadata

@@ -1,4 +1,4 @@
-"""signals: the raw streams mapped to canonical tables, checked, versioned and linked to accounts."""
+"""signals: raw streams mapped to canonical tables, checked, versioned, linked to accounts."""
 
 from collections.abc import Iterator, Sequence
 
@@ -141,8 +141,8 @@ def _contract(limits: Limits, table: str, parts: Sequence[TableReport]) -> dg.As
         passed=not bad,
         description="; ".join(
             f"{part.quarantine_share:.1%} of the rows of {part.source} for {table} break the "
-            f"contract ({allowed[part]:.0%} is allowed); look into signals.quarantine, then correct "
-            f"sources/{part.source}/{table}.sql"
+            f"contract ({allowed[part]:.0%} is allowed); look into signals.quarantine, then "
+            f"correct sources/{part.source}/{table}.sql"
             for part in bad
         )
         or None,
@@ -171,7 +171,8 @@ def _linked(limit: float, report: BuildReport) -> dg.AssetCheckResult:
             "linked": dg.MetadataValue.md(
                 "| source | customers | linked | rows linked |\n|---|--:|--:|--:|\n"
                 + "\n".join(
-                    f"| {part.source} | {part.keys:,} | {part.key_share:.1%} | {part.row_share:.1%} |"
+                    f"| {part.source} | {part.keys:,} | {part.key_share:.1%} "
+                    f"| {part.row_share:.1%} |"
                     for part in report.identity
                 )
             )

@@ -11,7 +11,7 @@ from orchestration.cli.console import errors
 
 
 def main() -> None:
-    """Run the command line; exit codes are 0, 1 (ran, something held or failed), 2 (wrong input)."""
+    """Run the command line; exit codes are 0, 1 (something held or failed), 2 (wrong input)."""
     from orchestration.cli.commands import app
 
     try:

@@ -47,9 +47,14 @@ def print_rows(
 
 def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A rich table; numbers stand on the right."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
     for position, name in enumerate(columns):
-        numeric = all(isinstance(row[position], (int, float, Decimal)) or row[position] is None for row in rows)
+        numeric = all(
+            isinstance(row[position], (int, float, Decimal)) or row[position] is None
+            for row in rows
+        )
         table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(cell) for cell in row))
@@ -102,5 +107,7 @@ def _csv_cell(value: Any) -> Any:
 
 def escape(text: str) -> str:
     """Text that rich prints as it is, without control characters."""
-    visible = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    visible = "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
     return visible.replace("[", r"\[")

@@ -51,8 +51,8 @@ def portfolio_page(company: Company, glance: Portfolio, plan: Plan | None) -> Re
     if glance.without_revenue:
         parts.append(
             Text(
-                f"{glance.without_revenue:,} accounts have no revenue in {currency}: the source gives "
-                "none, or there is no exchange rate."
+                f"{glance.without_revenue:,} accounts have no revenue in {currency}: the source "
+                "gives none, or there is no exchange rate."
             )
         )
     return Group(*parts)
@@ -91,9 +91,17 @@ def _standings(title: str, standings: tuple[Standing, ...], currency: str) -> Ta
 def _watermelons(glance: Portfolio, currency: str) -> RenderableType:
     found = glance.watermelons
     if not found:
-        return Text("Watermelon candidates: none (no green account has a hard signal against it).\n")
+        return Text(
+            "Watermelon candidates: none (no green account has a hard signal against it).\n"
+        )
     rows = [
-        (w.name or w.account_id, w.account_id, int(w.value.to_integral_value()), round(w.arr or 0), "; ".join(w.because))
+        (
+            w.name or w.account_id,
+            w.account_id,
+            int(w.value.to_integral_value()),
+            round(w.arr or 0),
+            "; ".join(w.because),
+        )
         for w in found[:MOST_WATERMELONS]
     ]
     title = f"Watermelon candidates: {len(found):,} green accounts have a hard signal against them"
@@ -156,7 +164,9 @@ def _contributions(e: Explanation) -> Table:
         )
         for c in e.contributions
     ]
-    table = Table(title="What makes it", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title="What makes it", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for name, justify in (
         ("metric", "left"), ("pillar", "left"), ("value", "right"), ("state", "left"),
         ("points", "right"), ("weight", "right"), ("adds", "right"),
@@ -200,8 +210,6 @@ def _waterfall(e: Explanation) -> Table:
         )
         length = round(float(abs(part.amount) / largest) * BAR_WIDTH)
         sign = "+" if part.amount > 0 else "-"
-        table.add_row(
-            part.kind, escape(part.label + moved), f"{part.amount:+.2f}", sign * length
-        )
+        table.add_row(part.kind, escape(part.label + moved), f"{part.amount:+.2f}", sign * length)
     table.add_row(str(change.until), "", number(change.value_now, 2), "", style="bold")
     return table

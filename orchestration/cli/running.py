@@ -1,0 +1,199 @@
+"""Commands that run the job: `demo`, `run` and `ui`."""
+
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+import typer
+
+from connectors.plan import Plan, read_plan
+from connectors.sandbox.demo import write_demo_company
+from contracts.company import Company, read_company
+from contracts.errors import InputError
+from orchestration.cli.console import console, errors
+from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
+from orchestration.cli.pages import portfolio_page
+from orchestration.cli.progress import watched
+from orchestration.editor import write_schemas
+from orchestration.resources import clock, warehouse_of
+from orchestration.runs import Run, instance_folder, raise_if_held, run_days
+from scoring.explain import library_of
+from scoring.reports import portfolio
+
+DEMO_WEEK_ENDS = 26
+
+
+def demo(
+    home: Home = HOME,
+    accounts: Annotated[
+        int, typer.Option(min=50, max=20000, help="Size of the synthetic company.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option(help="Another seed is another company.")] = 7,
+) -> None:
+    """Make a synthetic company and run the main job on it.
+
+    The second call shows the same page at once; `healthloop run` looks for new data.
+    """
+    made = write_demo_company(home, seed=seed, accounts=accounts)
+    company = read_company(home)
+    if made is not None:
+        write_schemas(home)
+        errors.print(f"Made a synthetic company of {accounts:,} accounts in {home}.")
+    today = company.last_day(clock())
+    days = [*week_ends(today, DEMO_WEEK_ENDS), today]
+    missing = [day for day in days if day not in _scored_days(company)]
+    if missing:
+        with watched() as on_step:
+            run = run_days(company, days, pull=True, on_step=on_step)
+        raise_if_held(run)
+    else:
+        errors.print("Everything is scored already; `healthloop run` looks for new data.")
+    _show_portfolio(company, today)
+    worst = _worst_account(company, today)
+    shown = "" if home == HOME else f" --home {home}"
+    console.print(
+        "Where to look next:\n"
+        f"  healthloop explain {worst} --since {days[-5]}{shown}\n"
+        f"  healthloop scores --band red{shown}\n"
+        f"  healthloop catalogue{shown}\n"
+        f"  healthloop ui{shown}      (or `make ui`) the runs, the graph and the checks in Dagster",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def week_ends(today: dt.date, count: int) -> list[dt.date]:
+    """The last `count` Sundays before a day, oldest first."""
+    last = today - dt.timedelta(days=today.isoweekday() % 7 or 7)
+    return [last - dt.timedelta(weeks=weeks) for weeks in reversed(range(count))]
+
+
+def month_ends(first: dt.date, last: dt.date) -> list[dt.date]:
+    """The ends of the months between two days, both included."""
+    days = [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
+    return [day for day in days if (day + dt.timedelta(days=1)).day == 1]
+
+
+def run(
+    home: Home = HOME,
+    as_of: Annotated[
+        dt.date | None,
+        typer.Option("--as-of", parser=day_option, metavar="DAY", help="Score this day."),
+    ] = None,
+    first: Annotated[
+        dt.date | None,
+        typer.Option("--from", parser=day_option, metavar="DAY", help="First day of a range."),
+    ] = None,
+    last: Annotated[
+        dt.date | None,
+        typer.Option("--to", parser=day_option, metavar="DAY", help="Last day of a range."),
+    ] = None,
+    every: Annotated[str, typer.Option(help="day, week-end or month-end of the range.")] = "day",
+    pull: Annotated[
+        bool,
+        typer.Option("--pull/--no-pull", help="Pull the sources first, or score what is there."),
+    ] = True,
+    accept_band_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-band-changes", help="The change of bands is meant: do not hold the run."
+        ),
+    ] = False,
+) -> None:
+    """Pull, score and plan: the daily job.
+
+    It is the job of the Dagster UI, recorded there. Without days it is for the last whole day.
+    """
+    company = read_company(home)
+    days = _days_to_run(company, as_of, first, last, every)
+    with watched() as on_step:
+        done = run_days(
+            company, days, pull=pull, accept_band_changes=accept_band_changes, on_step=on_step
+        )
+    _warn(done)
+    raise_if_held(done)
+    _show_portfolio(company, days[-1])
+    console.print(f"Run {done.run_id}", style="dim")
+
+
+def _days_to_run(
+    company: Company, as_of: dt.date | None, first: dt.date | None, last: dt.date | None, every: str
+) -> list[dt.date]:
+    latest = company.last_day(clock())
+    if as_of and (first or last):
+        raise InputError("--as-of and --from/--to are two ways to choose", "give one of them")
+    if bool(first) != bool(last):
+        raise InputError("a range needs both ends", "give --from and --to")
+    if every not in ("day", "week-end", "month-end"):
+        raise InputError(f"--every is '{every}'", "it must be day, week-end or month-end")
+    days = [as_of or latest]
+    if first and last:
+        whole = [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
+        chosen = {
+            "day": whole,
+            "week-end": [day for day in whole if day.isoweekday() == 7],
+            "month-end": month_ends(first, last),
+        }
+        days = chosen[every]
+        if not days:
+            raise InputError(f"there is no {every} from {first} to {last}", "choose other days")
+    start = company.settings.history_start
+    for day in (days[0], days[-1]):
+        if not start <= day <= latest:
+            raise InputError(
+                f"{day} cannot be scored", f"choose days from {start} (history_start) to {latest}"
+            )
+    return days
+
+
+def ui(
+    home: Home = HOME,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 3000,
+) -> None:
+    """Open Dagster over the same runs, on 127.0.0.1."""
+    company = read_company(home)
+    os.environ["DAGSTER_HOME"] = str(instance_folder(company).resolve())
+    os.environ["HEALTHLOOP_HOME"] = str(company.home)
+    console.print(f"Dagster is starting at http://127.0.0.1:{port}; stop it with Ctrl-C.")
+    program = str(Path(sys.executable).parent / "dg")
+    arguments = ["dev", "-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(program, [program, *arguments])
+
+
+def _scored_days(company: Company) -> set[dt.date]:
+    if not company.warehouse.exists():
+        return set()
+    with warehouse_of(company, read_only=True).get_connection() as connection:
+        try:
+            rows = connection.execute("SELECT as_of FROM scores.current_revisions").fetchall()
+        except duckdb.CatalogException:
+            return set()
+    return {day for (day,) in rows}
+
+
+def _show_portfolio(company: Company, day: dt.date) -> None:
+    with scored_warehouse(company) as connection:
+        glance = portfolio(connection, library_of(connection, day), day)
+        plan: Plan | None
+        try:
+            plan = read_plan(connection, day)
+        except duckdb.CatalogException:
+            plan = None
+    console.print(portfolio_page(company, glance, plan))
+
+
+def _worst_account(company: Company, day: dt.date) -> str:
+    with scored_warehouse(company) as connection:
+        row = connection.execute(
+            "SELECT account_id FROM scores.scores WHERE as_of = ? AND score = 'risk' "
+            "AND band <> 'unknown' ORDER BY value DESC, arr DESC NULLS LAST, account_id LIMIT 1",
+            [day],
+        ).fetchone()
+    return str(row[0]) if row else "ACCOUNT"
+
+
+def _warn(run: Run) -> None:
+    for warning in run.warnings:
+        errors.print(f"DEGRADED: {warning}", style="yellow", markup=False, soft_wrap=True)
