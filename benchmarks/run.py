@@ -145,6 +145,8 @@ def run(size: Size, names: list[str], months: int) -> Findings:
                 write_signals(connection, size)
         for name in names:
             found = BENCHMARKS[name](folder, warehouse, size, months)
+            for figure in found.figures:
+                _say(f"{figure.name}: {figure.measured:.2f} {figure.unit}")
             figures += found.figures
             notes += found.notes
     return Findings(figures, notes)

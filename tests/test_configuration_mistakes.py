@@ -202,7 +202,7 @@ def test_a_mistake_in_a_scorecard_is_one_line(home, old, new, line):
          "1: unknown column 'cuont' of usage_daily; did you mean 'count'?"),
         ("aggregate: sum(count)", "aggregate: total(count)",
          "1: unknown aggregation 'total'; valid are: count, count_distinct, days_since, "
-         "days_until, last, max, mean, min, sum"),
+         "days_since_first, days_until, last, max, mean, min, sum"),
         ("aggregate: sum(count)", "aggregate: sum",
          "1: aggregate is 'sum'; count stands alone, the others take a column like "
          "sum(value)"),

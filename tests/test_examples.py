@@ -295,7 +295,7 @@ def test_plan_and_price_without_a_date_are_known_only_since_the_export(complianc
         "SELECT min(known_at) FILTER (WHERE plan IS NOT NULL), "
         "min(known_at) FILTER (WHERE arr IS NOT NULL), min(known_at) FROM signals.accounts",
     )
-    exported = dt.datetime(2026, 3, 15)
+    exported = dt.datetime(2026, 3, 14, 23, 59, 59)
     assert known[:2] == (exported, exported)
     assert known[2] == dt.datetime(2023, 1, 2)
 

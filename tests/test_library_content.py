@@ -288,7 +288,7 @@ def test_milestones_are_held_against_their_due_dates(library: Library) -> None:
     assert values["milestones_reached"][0] == 2
     assert values["milestones_overdue"][0] == 2
     assert values["milestones_overdue_60d"][0] == 1
-    assert values["milestone_delay_days"][0] == 10
+    assert values["milestone_delay_days"][0] == 90
 
 
 def test_an_expired_sentiment_is_none(library: Library) -> None:

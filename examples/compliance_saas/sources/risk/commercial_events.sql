@@ -5,7 +5,7 @@ SELECT
     'vendor-flags-' || customer_id AS event_id,
     'vendor_flags_seen'            AS kind,
     least(CAST(vendor_risk_flags AS BIGINT), 5) AS severity,
-    _loaded_at - INTERVAL 1 SECOND AS occurred_at,
+    _loaded_at                     AS occurred_at,
     _loaded_at                     AS known_at
 FROM raw_risk.risk_signals
 WHERE CAST(vendor_risk_flags AS BIGINT) > 0

@@ -7,6 +7,6 @@ SELECT
     'Close the compliance gap'                         AS name,
     100                                                AS target,
     round(100 * (1 - CAST(compliance_gap_score AS DOUBLE)), 1) AS progress,
-    _loaded_at - INTERVAL 1 SECOND                     AS measured_at,
+    _loaded_at                                         AS measured_at,
     _loaded_at                                         AS known_at
 FROM raw_risk.risk_signals
