@@ -7,8 +7,9 @@ sides of a comparison must be of one kind, so that no condition can fail on a cu
 
 import datetime as dt
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlglot
 from sqlglot import expressions as sql
@@ -317,7 +318,8 @@ def _number(node: sql.Expr) -> float | None:
     return None
 
 
-def literal(value: object) -> str:
+@lru_cache(maxsize=50_000, typed=True)
+def literal(value: Hashable) -> str:
     """A Python value as a DuckDB literal, safely quoted.
 
     >>> literal("O'Neil"), literal(3), literal(None)
@@ -326,6 +328,7 @@ def literal(value: object) -> str:
     return sql.convert(value).sql("duckdb")
 
 
+@lru_cache(maxsize=50_000)
 def identifier(name: str) -> str:
     """A name as a quoted DuckDB identifier."""
     return sql.to_identifier(name, quoted=True).sql("duckdb")

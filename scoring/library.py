@@ -100,7 +100,14 @@ class Library:
         Raises:
             ValueError: "cause; remedy", where it is none.
         """
-        return parse_condition(text, self.names, FACT_KINDS)
+        if text not in self._conditions:
+            self._conditions[text] = parse_condition(text, self.names, FACT_KINDS)
+        return self._conditions[text]
+
+    @cached_property
+    def _conditions(self) -> dict[str, Condition]:
+        """What was parsed so far: every scored day asks for the same."""
+        return {}
 
     @cached_property
     def ranges(self) -> dict[str, Interval]:
