@@ -142,7 +142,7 @@ def _tables(sources: list[Source]) -> Iterator[Finding]:
         )  # fmt: skip
     if fed and "outcomes" not in fed:
         yield Finding(
-            "note", "outcomes", "nothing maps to outcomes, so nobody sees whether scores were right",
+            "note", "outcomes", "nothing maps to outcomes, so nobody sees if scores were right",
             "write outcomes.sql: who renewed, churned, contracted or expanded, and when",
         )  # fmt: skip
 

@@ -23,6 +23,7 @@ STYLES = {
 }
 BAR_WIDTH = 24
 MOST_WATERMELONS = 5
+ALL_BUT_NOTHING = 0.9999
 
 
 def portfolio_page(company: Company, glance: Portfolio, plan: Plan | None) -> RenderableType:
@@ -129,12 +130,7 @@ def explanation_page(e: Explanation) -> RenderableType:
         band,
         f"\n{e.scorecard} v{e.version}, because the account is {e.segment}, {e.stage}"
         + (f", wants {e.outcome}" if e.outcome else "")
-        + (
-            "\nAll of its weight is known"
-            if e.low == e.high == e.value
-            else f"\n{e.coverage:.0%} of the weight is known; whatever the rest says, the score is "
-            f"between {number(e.low, 2)} and {number(e.high, 2)}"
-        ),
+        + f"\n{_certainty(e)}",
     )
     if e.band_reason:
         head.append(f"\nThe band is unknown: {e.band_reason}", style=STYLES["unknown"])
@@ -149,6 +145,16 @@ def explanation_page(e: Explanation) -> RenderableType:
     if e.change:
         parts += [Text(), _waterfall(e)]
     return Group(*parts)
+
+
+def _certainty(e: Explanation) -> str:
+    """How much is known, and what the rest could change."""
+    if e.coverage > ALL_BUT_NOTHING:
+        return "All of the weight is known"
+    known = f"{e.coverage:.0%} of the weight is known; whatever the rest says, the score"
+    if e.low == e.high:
+        return f"{known} stays {number(e.low, 2)}"
+    return f"{known} is between {number(e.low, 2)} and {number(e.high, 2)}"
 
 
 def _contributions(e: Explanation) -> Table:
