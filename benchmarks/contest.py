@@ -63,8 +63,8 @@ def _compare(
     mine = connection.execute(
         "SELECT account_id, metric, value FROM metrics.metric_values WHERE as_of = ?", [day]
     ).df()
-    theirs = values.stack(future_stack=True).rename("theirs").reset_index()
-    theirs.columns = ["account_id", "metric", "theirs"]
+    theirs = values.rename_axis("account_id").reset_index()
+    theirs = theirs.melt("account_id", var_name="metric", value_name="theirs")
     joined = mine.merge(theirs, on=["account_id", "metric"], how="outer", indicator=True)
     same = np.isclose(
         joined["value"].astype(float), joined["theirs"].astype(float), rtol=1e-9, equal_nan=True

@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -76,13 +76,18 @@ def measure(file: Path, months: int) -> dict[str, Any]:
         "months": sum(month_seconds),
         "months_bytes": peak_bytes(),
         "by_step": by_step(connection, library),
-        "accounts": connection.execute("SELECT count(*) FROM population").fetchone()[0],
-        "scores": connection.execute("SELECT count(*) FROM scores.all_scores").fetchone()[0],
+        "accounts": _count(connection, "population"),
+        "scores": _count(connection, "scores.all_scores"),
     }
 
 
 def _group_by(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(ONE_GROUP_BY).fetchall()
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def peak_bytes() -> int:
@@ -96,7 +101,7 @@ class Watched:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def execute(self, sql: str, *parameters: Any) -> Any:
         """Execute, and note the time under the first line of the statement."""
@@ -119,7 +124,8 @@ def by_step(connection: duckdb.DuckDBPyConnection, library: Library) -> dict[str
     """The seconds of one more day, by step, the longest first."""
     watched = Watched(connection)
     score_day(watched, library, LAST_DAY - dt.timedelta(days=REPETITIONS))
-    return dict(watched.seconds.most_common(12))
+    longest = sorted(watched.seconds.items(), key=lambda item: -item[1])
+    return dict(longest[:12])
 
 
 if __name__ == "__main__":

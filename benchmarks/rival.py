@@ -200,8 +200,8 @@ def _evaluate(values: pd.DataFrame, card: dict[str, Any]) -> tuple[pd.DataFrame,
     )  # fmt: skip
     scores["band"] = _bands(scores, card)
     frame = pd.DataFrame(steps / 100, index=values.index, columns=[c["metric"] for c in components])
-    frame = frame.rename_axis(index="account_id", columns="metric")
-    contributions = frame.stack().rename("contribution").reset_index()
+    contributions = frame.rename_axis(index="account_id").reset_index()
+    contributions = contributions.melt("account_id", var_name="metric", value_name="contribution")
     return scores.rename_axis("account_id").reset_index(), contributions.assign(score=card["score"])
 
 

@@ -21,7 +21,7 @@ from benchmarks.world import Size, write_signals
 
 GIB = 1024**3
 REFRESH_ROWS = 10_000_000
-"""Rows of usage for the refresh: a lake of 50 million takes a quarter of an hour to pull."""
+"""Rows of usage for the refresh, which builds everything four times: enough for the ratio."""
 
 
 @dataclass(frozen=True)
