@@ -34,36 +34,10 @@ class ScoreDays(Days):
 
 def scores_assets(company: Company) -> dg.AssetsDefinition:
     """The scores of a day and their contributions."""
-    owners = ["team:customer-success-operations"]
 
     @dg.multi_asset(
         name="scores",
-        specs=[
-            dg.AssetSpec(
-                SCORES,
-                deps=[metrics.KEY],
-                group_name="scores",
-                kinds={"duckdb", "sql"},
-                owners=owners,
-                description="Risk and upsell of every customer as of a day: the number, its band, "
-                "its bounds, how much of it is known, and the scorecard that made it. A day that "
-                "is scored again keeps its former scores as a revision.",
-                freshness_policy=dg.FreshnessPolicy.cron(
-                    deadline_cron="0 9 * * *",
-                    lower_bound_delta=dt.timedelta(hours=9),
-                    timezone=company.settings.time_zone,
-                ),
-            ),
-            dg.AssetSpec(
-                CONTRIBUTIONS,
-                deps=[metrics.KEY],
-                group_name="scores",
-                kinds={"duckdb", "sql"},
-                owners=owners,
-                description="What each metric, and each cap, adds to a score. They sum exactly to "
-                "the score: the reasons that people read come from here.",
-            ),
-        ],
+        specs=_specs(company),
         check_specs=[
             _blocking(IN_RANGE, SCORES, "Scores are between 0 and 100 and between their bounds."),
             _blocking(ADD_UP, CONTRIBUTIONS, "The contributions of each score sum exactly to it."),
@@ -125,6 +99,37 @@ def scores_assets(company: Company) -> dg.AssetsDefinition:
             raise dg.Failure("; ".join(broken), allow_retries=False)
 
     return scores
+
+
+def _specs(company: Company) -> list[dg.AssetSpec]:
+    """What people read of the two assets, and when they are late."""
+    owners = ["team:customer-success-operations"]
+    return [
+        dg.AssetSpec(
+            SCORES,
+            deps=[metrics.KEY],
+            group_name="scores",
+            kinds={"duckdb", "sql"},
+            owners=owners,
+            description="Risk and upsell of every customer as of a day: the number, its band, "
+            "its bounds, how much of it is known, and the scorecard that made it. A day that "
+            "is scored again keeps its former scores as a revision.",
+            freshness_policy=dg.FreshnessPolicy.cron(
+                deadline_cron="0 9 * * *",
+                lower_bound_delta=dt.timedelta(hours=9),
+                timezone=company.settings.time_zone,
+            ),
+        ),
+        dg.AssetSpec(
+            CONTRIBUTIONS,
+            deps=[metrics.KEY],
+            group_name="scores",
+            kinds={"duckdb", "sql"},
+            owners=owners,
+            description="What each metric, and each cap, adds to a score. They sum exactly to "
+            "the score: the reasons that people read come from here.",
+        ),
+    ]
 
 
 def _blocking(name: str, asset: dg.AssetKey, description: str) -> dg.AssetCheckSpec:
