@@ -7,19 +7,10 @@ leaves the source by way of the quarantine.
 from collections.abc import Mapping as Dict
 
 from connectors.mapping import currencies
+from connectors.quoting import literal, quoted
 from contracts.tables import Column, Table
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def cast(column: Column, given: str | None) -> str:

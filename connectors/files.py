@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from connectors.cursor import Cursor
-from connectors.lake import quoted
 from connectors.places import Place
+from connectors.quoting import literal, quoted
 from connectors.sources import RESERVED_COLUMNS, FileStream, format_of
 from contracts.documents import nearest
 from contracts.errors import SourceCorrupt, SourceError, SourceUnavailable
@@ -124,8 +124,7 @@ def _read(path: Path, stream: FileStream, cursor: Cursor | None) -> Iterator[pa.
             return
         names = normalised([column for column, _ in columns])
         selected = [
-            f"{_expression(column, type_)} AS {_identifier(names[column])}"
-            for column, type_ in columns
+            f"{_expression(column, type_)} AS {quoted(names[column])}" for column, type_ in columns
         ]
         if cursor is not None:
             wanted = _naming.normalize_identifier(str(stream.cursor))
@@ -148,16 +147,12 @@ def _read(path: Path, stream: FileStream, cursor: Cursor | None) -> Iterator[pa.
 
 def _expression(column: str, type_: str) -> str:
     """How a column enters the lake: nested values as JSON, times to the microsecond."""
-    own = _identifier(column)
+    own = quoted(column)
     if type_.endswith("]") or type_.startswith(("STRUCT", "MAP", "UNION")):
         return f"CAST(to_json({own}) AS VARCHAR)"
     if type_ in ("TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"):
         return f"CAST({own} AS TIMESTAMP)"
     return f"CAST({own} AS VARCHAR)" if type_ in _AS_TEXT else own
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _cursor_expression(
@@ -167,7 +162,7 @@ def _cursor_expression(
 
     Text has no order of its own here, because '9' would come after '10'.
     """
-    own = _identifier(column)
+    own = quoted(column)
     if type_ != "VARCHAR":
         return own
     casts = [f"TRY_CAST({own} AS {kind})" for kind in ("DECIMAL(38,9)", "TIMESTAMPTZ")]
@@ -186,7 +181,7 @@ def _relation(
     connection: duckdb.DuckDBPyConnection, path: Path, stream: FileStream
 ) -> tuple[str, list[tuple[str, str]]]:
     """A DuckDB table function over the file, and its columns with their types."""
-    file, format_ = quoted(str(path)), stream.format or format_of(stream.files)
+    file, format_ = literal(str(path)), stream.format or format_of(stream.files)
     if format_ == "parquet":
         relation = f"read_parquet({file})"
         # DuckDB takes a column without any value, and so without a type, for numbers.
@@ -198,8 +193,8 @@ def _relation(
         types = _types(header, stream)
         relation = (
             f"read_csv({file}, auto_detect = false, header = true, columns = {types}, "
-            f"delim = {quoted(stream.delimiter)}, quote = '\"', escape = '\"', "
-            f"encoding = {quoted(stream.encoding)}, strict_mode = true, null_padding = false, "
+            f"delim = {literal(stream.delimiter)}, quote = '\"', escape = '\"', "
+            f"encoding = {literal(stream.encoding)}, strict_mode = true, null_padding = false, "
             "compression = 'none')"
         )
         return relation, _columns_of(connection, relation) if header else []
@@ -224,7 +219,7 @@ def _types(columns: list[str], stream: FileStream) -> str:
     unknown = sorted(set(declared) - set(names.values()))
     if unknown and columns:
         raise SourceCorrupt(f"there is no column '{unknown[0]}'", nearest(unknown[0], columns))
-    pairs = [f"{quoted(c)}: {quoted(declared.get(names[c], 'VARCHAR'))}" for c in columns]
+    pairs = [f"{literal(c)}: {literal(declared.get(names[c], 'VARCHAR'))}" for c in columns]
     return "{" + ", ".join(pairs) + "}"
 
 

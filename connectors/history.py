@@ -14,7 +14,7 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from connectors.lake import quoted
+from connectors.quoting import literal
 
 TABLES = ("all_scores", "all_contributions", "all_families", "revisions")
 _NAME = re.compile(r"^(\d{4}-\d{2}-\d{2})-(\d+)$")
@@ -62,7 +62,7 @@ def restore(connection: DuckDBPyConnection, folder: Path) -> int:
                 conflict = " ON CONFLICT DO NOTHING" if table == "libraries" else ""
                 connection.execute(
                     f"INSERT INTO scores.{table} BY NAME "
-                    f"SELECT * FROM read_parquet({quoted(str(path / table))} || '.parquet')"
+                    f"SELECT * FROM read_parquet({literal(str(path / table))} || '.parquet')"
                     + conflict
                 )
             connection.execute("COMMIT")
@@ -73,4 +73,4 @@ def restore(connection: DuckDBPyConnection, folder: Path) -> int:
 
 
 def _copy(connection: DuckDBPyConnection, query: str, file: Path) -> None:
-    connection.execute(f"COPY ({query}) TO {quoted(str(file))} (FORMAT parquet)")
+    connection.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet)")

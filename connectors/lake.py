@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connectors.quoting import literal
 from connectors.sources import AttachedConfig, AttachedStream, Source
 from contracts.company import Company
 
@@ -132,7 +133,7 @@ def raw_relation_sql(files: Sequence[LakeFile]) -> str:
         replace = f" REPLACE ({', '.join(casts)})" if casts else ""
         # Files of unlike types must not meet in one read_parquet: it would refuse them.
         types = str([schema.field(name).type for name in sorted(torn) if name in schema.names])
-        groups.setdefault(f"{types}|{replace}", []).append(quoted(str(path)))
+        groups.setdefault(f"{types}|{replace}", []).append(literal(str(path)))
     return "\nUNION ALL BY NAME\n".join(
         f"SELECT * EXCLUDE (filename){key.partition('|')[2]}, {_LOAD_ID_SQL} AS _load_id "
         f"FROM read_parquet([{', '.join(paths)}], union_by_name = true, filename = true, "
@@ -165,11 +166,11 @@ def attached_sql(source: Source, company: Company) -> tuple[list[str], dict[str,
     alias = f"attached_{source.name}"
     if config.database is not None:
         path = company.home / config.database
-        first.append(f"ATTACH IF NOT EXISTS {quoted(str(path))} AS {alias} (READ_ONLY)")
+        first.append(f"ATTACH IF NOT EXISTS {literal(str(path))} AS {alias} (READ_ONLY)")
     relations = {}
     for name, stream in config.streams.items():
         relations[name] = (
-            f"SELECT *, {quoted(name)} AS _source_file, CAST(NULL AS TIMESTAMP) AS _loaded_at, "
+            f"SELECT *, {literal(name)} AS _source_file, CAST(NULL AS TIMESTAMP) AS _loaded_at, "
             f"'' AS _load_id, row_number() OVER () AS _row FROM "
             + _attached_relation(config, stream, company, alias)
         )
@@ -184,12 +185,7 @@ def _attached_relation(
         names = parts if len(parts) > 1 else ["main", *parts]
         return ".".join('"' + part.replace('"', '""') + '"' for part in [alias, *names])
     pattern = company.home / str(config.location) / str(stream.files)
-    return f"read_parquet({quoted(str(pattern))}, union_by_name = true)"
-
-
-def quoted(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
+    return f"read_parquet({literal(str(pattern))}, union_by_name = true)"
 
 
 def heal(dataset: Path) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
-from connectors.contract_checks import literal, quoted
 from connectors.lake import FileVersion, Lake, LakeFile, raw_relation_sql
+from connectors.quoting import literal, quoted
 from connectors.sources import Source
 from contracts.company import Company
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from duckdb import DuckDBPyConnection
 
 from connectors import identity
-from connectors.contract_checks import literal, quoted
 from connectors.mapping import Mapping
 from connectors.mapping_errors import column_problems
+from connectors.quoting import literal, quoted
 from connectors.raw_state import RawState, Stream, create_view
 from connectors.signal_tables import STORED
 from connectors.sources import Source

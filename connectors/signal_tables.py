@@ -2,7 +2,7 @@
 
 from duckdb import DuckDBPyConnection
 
-from connectors.contract_checks import quoted
+from connectors.quoting import quoted
 from contracts.tables import BOOKKEEPING, TABLES, Column, Table
 
 EVIDENCE = Table(

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
-from connectors.contract_checks import cast, literal, quoted, reasons, row_key
+from connectors.contract_checks import cast, reasons, row_key
+from connectors.quoting import literal, quoted
 from connectors.signal_tables import contents, stored_columns
 from contracts.tables import Table
 
