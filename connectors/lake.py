@@ -13,12 +13,14 @@ row's number within its load and stream, in the order of the source).
 import datetime as dt
 import json
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from dlt.common.versioned_state import decompress_state
 
 from connectors.quoting import literal
 from connectors.sources import AttachedConfig, AttachedStream, Source
@@ -32,6 +34,7 @@ MANIFEST_SCHEMA = pa.schema(
         "rows": pa.int64(),
         "whole": pa.bool_(),
         "loaded_at": pa.timestamp("us"),
+        "kinds": pa.string(),
     }
 )
 
@@ -52,7 +55,8 @@ class FileVersion:
     """What a load took from one file of the source (or from one SQL stream).
 
     `whole` is true where the load holds all `rows` of it, so that it replaces earlier versions;
-    false where it holds only what came after the cursor.
+    false where it holds only what came after the cursor. `kinds` are the JSON types that an API
+    sent in each column.
     """
 
     stream: str
@@ -61,6 +65,7 @@ class FileVersion:
     loaded_at: dt.datetime
     rows: int
     whole: bool
+    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Lake:
@@ -105,12 +110,26 @@ class Lake:
         return [
             FileVersion(
                 row["stream"], row["source_file"], load_id, row["loaded_at"], row["rows"],
-                row["whole"],
+                row["whole"], json.loads(row["kinds"] or "{}"),
             )
             for load_id in self.loads(source)
             if after is None or float(load_id) > float(after)
             for row in _manifest(dataset, load_id)
         ]  # fmt: skip
+
+    def positions(self, source: str) -> dict[str, Any]:
+        """Where a source's last completed load left each stream, as dlt saved it with the rows."""
+        completed = self.loads(source)
+        saved = {
+            path.stem.split("__")[-2]: path
+            for path in (self.folder / f"raw_{source}").glob("_dlt_pipeline_state/*.jsonl")
+        }
+        newest = next((saved[load] for load in reversed(completed) if load in saved), None)
+        if newest is None:
+            return {}
+        state = decompress_state(json.loads(newest.read_text(encoding="utf-8"))["state"])
+        found: dict[str, Any] = state.get("sources", {}).get(source, {})
+        return found
 
 
 def raw_relation_sql(files: Sequence[LakeFile]) -> str:

@@ -94,6 +94,7 @@ def read_mapping(
     source: str,
     table: str,
     file: Path,
+    text: str,
     streams: Iterable[tuple[str, str]],
     aggregates: Iterable[str] = (),
 ) -> tuple[Mapping | None, list[Problem]]:
@@ -103,16 +104,14 @@ def read_mapping(
         source: Name of the source that the mapping stands in.
         table: The canonical table it fills.
         file: The SQL file.
+        text: Its content, as it will run.
         streams: All declared streams as (source, stream); SQL reads ``raw_<source>.<stream>``.
         aggregates: Names of the engine's aggregate functions, beside those sqlglot knows.
 
     Returns:
         The mapping and no problem, or None and all problems.
     """
-    try:
-        text = file.read_text(encoding="utf-8").strip().rstrip(";")
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [Problem(file, 1, f"cannot be read: {error}", "make it a UTF-8 text file")]
+    text = text.strip().rstrip(";")
     try:
         trees = [tree for tree in sqlglot.parse(text, dialect="duckdb") if tree is not None]
     except sqlglot.errors.SqlglotError as error:

@@ -4,16 +4,21 @@ What the lake holds is the only truth. A pull first removes what a killed one le
 the cursors of the last completed load from the lake, and begins from there. dlt's own folder is
 scratch: it is empty before and after. So a pull may be killed at any moment, and losing the
 folder loses nothing; see docs/decisions.
+
+Files and databases are read while they are loaded, all streams or none. The streams of an API are
+first read side by side into spools (`connectors.api_pull`); those that came to their end are
+loaded together, whatever became of the others.
 """
 
 import datetime as dt
 import errno
+import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,9 @@ from dlt.common.configuration.specs.pluggable_run_context import PluggableRunCon
 from dlt.common.configuration.specs.runtime_configuration import RuntimeConfiguration
 from dlt.common.runtime.run_context import RunContext
 
+from connectors import vendors
+from connectors.api import ApiConfig
+from connectors.api_pull import ACCOUNT, ApiRead, StreamRead, read_api
 from connectors.files import Part, read_files
 from connectors.lake import MANIFEST, MANIFEST_SCHEMA, Lake, heal
 from connectors.places import place_of
@@ -36,21 +44,34 @@ from contracts.errors import SourceCorrupt, SourceError, SourceUnavailable
 
 @dataclass(frozen=True)
 class StreamPull:
-    """What a pull took from one stream. `files` counts the new and changed ones."""
+    """What a pull took from one stream. `files` counts the new and changed ones.
+
+    `new_columns` came for the first time, `changed_kinds` hold another type than ever before; both
+    are told of APIs.
+    """
 
     name: str
     rows: int
     files: int
+    new_columns: tuple[str, ...] = ()
+    changed_kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pull:
-    """What a pull took from a source. `load_id` is None where there was nothing new."""
+    """What a pull took from a source. `load_id` is None where there was nothing new.
+
+    `failures` says why streams of an API could not be read; the others were. `requests` counts
+    what was asked of it, and `account` is the one that the credentials belong to.
+    """
 
     source: str
     streams: tuple[StreamPull, ...]
     load_id: str | None
     seconds: float
+    failures: Mapping[str, SourceError] = field(default_factory=dict)
+    requests: int = 0
+    account: str | None = None
 
     @property
     def rows(self) -> int:
@@ -64,47 +85,109 @@ def pull(source: Source, company: Company, *, now: dt.datetime) -> Pull:
     `now` becomes `_loaded_at` of every row. A source that is read in place has nothing to pull.
 
     Raises:
-        SourceRefused, SourceUnavailable, SourceCorrupt: nothing was taken, of no stream.
+        SourceError: nothing was taken, of no stream.
     """
-    started = time.monotonic()
-    if source.in_place:
-        return Pull(source.name, (), None, 0.0)
-    taken: list[StreamPull] = []
-    scratch = company.state / "pipelines"
-    scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        with _alone(source, scratch), _own_settings(scratch):
-            load_id = _run(source, company, now, scratch, taken)
-    except SourceError as error:
-        raise type(error)(f"source {source.name}: {error.cause}", error.remedy) from None
-    except Exception as error:
-        raise _explained(source, error) from None
-    return Pull(source.name, tuple(taken), load_id, time.monotonic() - started)
+    with closing(Pulling(source, company, now=now)) as pulling:
+        pulling.read()
+        return pulling.load()
 
 
-def _run(
-    source: Source, company: Company, now: dt.datetime, scratch: Path, taken: list[StreamPull]
-) -> str | None:
-    """One run of the dlt pipeline; returns the id of the load, if there was anything to load."""
-    folder = scratch / source.name
-    shutil.rmtree(folder, ignore_errors=True)
-    heal(company.lake / source.schema)
-    _check_clock(Lake(company).loads(source.name))
-    try:
-        pipeline = dlt.pipeline(
-            source.name,
-            pipelines_dir=str(scratch),
-            destination=dlt.destinations.filesystem(company.lake.as_uri()),
-            dataset_name=source.schema,
+class Pulling:
+    """A pull in its two steps, so that APIs can be read ahead while others are loaded.
+
+    `read` may run in any thread. `load` comes after it, one at a time in a process, because dlt
+    keeps its settings for the whole process. From `read` to `close` nobody else pulls the source.
+
+    Raises:
+        SourceError: from either step; nothing was taken, of no stream.
+    """
+
+    def __init__(self, source: Source, company: Company, *, now: dt.datetime) -> None:
+        self.source, self.company, self.now = source, company, now
+        self._scratch = company.state / "pipelines"
+        self._folder = self._scratch / source.name
+        self._spools = self._scratch / f"{source.name}.spools"
+        self._lock: sqlite3.Connection | None = None
+        self.closed = False
+        self._from_api: ApiRead | None = None
+        self._seconds = 0.0
+
+    def read(self) -> None:
+        """Hold the source, clear away what a killed pull left, and read what is an API."""
+        if self.source.in_place:
+            return
+        with self._told():
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            self._lock = _hold(self.source, self._scratch)
+            self._clear()
+            heal(self.company.lake / self.source.schema)
+            lake = Lake(self.company)
+            _check_clock(lake.loads(self.source.name))
+            if isinstance(self.source.config, ApiConfig):
+                self._from_api = read_api(
+                    vendors.vendor(self.source.config.type), self.source.config, self.company,
+                    lake.positions(self.source.name), now=self.now, folder=self._spools,
+                )  # fmt: skip
+
+    def load(self) -> Pull:
+        """Run dlt's pipeline. There is no load id where there was nothing to load."""
+        if self.source.in_place:
+            return Pull(self.source.name, (), None, 0.0)
+        taken: list[StreamPull] = []
+        with self._told(), _own_settings(self._scratch):
+            pipeline = dlt.pipeline(
+                self.source.name,
+                pipelines_dir=str(self._scratch),
+                destination=dlt.destinations.filesystem(self.company.lake.as_uri()),
+                dataset_name=self.source.schema,
+            )
+            pipeline.sync_destination()
+            rows = _dlt_source(self.source, self.company, self.now, taken, self._from_api)
+            info = pipeline.run(rows, loader_file_format="parquet")
+        load_id = info.loads_ids[-1] if info and info.loads_ids else None
+        pulled = Pull(self.source.name, tuple(taken), load_id, self._seconds)
+        read = self._from_api
+        if read is None:
+            return pulled
+        about = f"source {self.source.name}"
+        failures = {name: error.told(about) for name, error in read.failures.items()}
+        return replace(
+            pulled, failures=failures, requests=read.requests, account=read.account["id"]
         )
-        pipeline.sync_destination()
-        info = pipeline.run(_dlt_source(source, company, now, taken), loader_file_format="parquet")
-        return info.loads_ids[-1] if info and info.loads_ids else None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let others pull the source."""
+        self.closed = True
+        if self._lock is not None:
+            self._clear()
+            self._lock.close()
+            self._lock = None
+
+    def _clear(self) -> None:
+        for path in (self._folder, self._spools):
+            shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Name the source in every error, and count the time."""
+        started = time.monotonic()
+        try:
+            yield
+        except SourceError as error:
+            raise error.told(f"source {self.source.name}") from None
+        except Exception as error:
+            raise _explained(self.source, error) from None
+        finally:
+            self._seconds += time.monotonic() - started
 
 
-def _dlt_source(source: Source, company: Company, now: dt.datetime, taken: list[StreamPull]) -> Any:
+def _dlt_source(
+    source: Source,
+    company: Company,
+    now: dt.datetime,
+    taken: list[StreamPull],
+    read: ApiRead | None,
+) -> Any:
     """The source as dlt sees it: one resource that gives the batches of one stream after another.
 
     The positions stand in dlt's state, which a load saves together with its rows.
@@ -115,10 +198,15 @@ def _dlt_source(source: Source, company: Company, now: dt.datetime, taken: list[
     def rows() -> Iterator[Any]:
         state = dlt.current.source_state()
         manifest: list[dict[str, Any]] = []
-        for name in source.streams:
-            position = state.setdefault(name, {})
-            parts = _parts(source, company, name, position)
-            yield from _stored(name, parts, loaded_at, manifest, taken)
+        if read is None:
+            for name in source.streams:
+                parts = _parts(source, company, name, state.setdefault(name, {}))
+                yield from _stored(name, parts, loaded_at, manifest, taken)
+        else:
+            state[ACCOUNT] = read.account
+            for name, stream in read.streams.items():
+                state[name] = stream.position
+                yield from _stored(name, _spooled(stream), loaded_at, manifest, taken, stream)
         if manifest:
             table = pa.Table.from_pylist(manifest, schema=MANIFEST_SCHEMA)
             yield _marked(table, MANIFEST)
@@ -133,11 +221,19 @@ def _dlt_source(source: Source, company: Company, now: dt.datetime, taken: list[
 def _parts(source: Source, company: Company, name: str, position: dict[str, Any]) -> Iterator[Part]:
     config = source.config
     if isinstance(config, FilesConfig):
-        place = place_of(address_of(config.location), company.home)
+        place = place_of(address_of(config.location, company.home), company.home)
         return read_files(config.streams[name], place, position)
     assert isinstance(config, SqlConfig)
-    url = address_of(config.url)
+    url = address_of(config.url, company.home)
     return read_sql(name, config.streams[name], open_engine(url, company.home), position)
+
+
+def _spooled(read: StreamRead) -> Iterator[Part]:
+    """The rows of an API's stream, as of one file that has the stream's name."""
+    for table in read.tables():
+        yield Part(read.name, table, read.whole)
+    if read.rows or read.empty:
+        yield Part(read.name, None, read.whole, done=True)
 
 
 def _stored(
@@ -146,8 +242,10 @@ def _stored(
     loaded_at: dt.datetime,
     manifest: list[dict[str, Any]],
     taken: list[StreamPull],
+    read: StreamRead | None = None,
 ) -> Iterator[Any]:
     """Add the bookkeeping columns to each batch, and count."""
+    kinds = json.dumps(read.kinds, sort_keys=True) if read else None
     row, of_file, files = 0, 0, 0
     for part in parts:
         if part.table is not None:
@@ -161,10 +259,11 @@ def _stored(
         if part.done:
             manifest.append(
                 {"stream": name, "source_file": part.source_file, "rows": of_file,
-                 "whole": part.whole, "loaded_at": loaded_at}
+                 "whole": part.whole, "loaded_at": loaded_at, "kinds": kinds}
             )  # fmt: skip
             of_file, files = 0, files + 1
-    taken.append(StreamPull(name, row, files))
+    shape = (read.new_columns, read.changed_kinds) if read else ((), ())
+    taken.append(StreamPull(name, row, files, *shape))
 
 
 def _marked(table: pa.Table, name: str) -> Any:
@@ -200,18 +299,16 @@ def _own_settings(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _alone(source: Source, scratch: Path) -> Iterator[None]:
+def _hold(source: Source, scratch: Path) -> sqlite3.Connection:
     """Hold a lock on the source, which the system frees when the process dies."""
     # SQLite's lock works alike on every system, and no lock file can be left behind locked.
-    with closing(sqlite3.connect(scratch / f"{source.name}.lock", timeout=0)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise SourceUnavailable(
-                "another pull of it is running", "wait until it is done"
-            ) from None
-        yield
+    lock = sqlite3.connect(scratch / f"{source.name}.lock", timeout=0, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        lock.close()
+        raise SourceUnavailable("another pull of it is running", "wait until it is done") from None
+    return lock
 
 
 def _check_clock(loads: list[str]) -> None:
@@ -231,7 +328,7 @@ def _explained(source: Source, error: BaseException) -> SourceError:
         cause = cause.__cause__ or cause.__context__
     for link in chain:
         if isinstance(link, SourceError):
-            return type(link)(f"source {source.name}: {link.cause}", link.remedy)
+            return link.told(f"source {source.name}")
     for link in chain:
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             return SourceUnavailable(

@@ -1,7 +1,8 @@
 """The lake as the mappings see it: which rows of a stream are the latest, after any load.
 
 The latest state of a file is its last whole version and what came after its cursor since. A file
-that became empty keeps its last rows: an empty page is more often a fault than the truth.
+that became empty keeps its last rows: an empty page is more often a fault than the truth. Of the
+rows of an API with one primary key the latest is the state.
 """
 
 import datetime as dt
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
+from connectors.api import ApiStream
+from connectors.files import normalised
 from connectors.lake import FileVersion, Lake, LakeFile, raw_relation_sql
 from connectors.quoting import literal, quoted
 from connectors.sources import Source
@@ -42,6 +45,13 @@ class RawState:
         self.versions: dict[Stream, list[FileVersion]] = {}
         self.emptied: dict[Stream, dict[str, FileVersion]] = {}
         self.columns: dict[Stream, dict[str, dict[str, tuple[int, int]]]] = {}
+        self.read_without_rows: set[Stream] = set()
+        self.apis: dict[Stream, ApiStream] = {
+            (source.name, name): stream
+            for source in sources
+            for name, stream in source.streams.items()
+            if isinstance(stream, ApiStream)
+        }
         for source in sources:
             if source.in_place:
                 continue
@@ -59,6 +69,12 @@ class RawState:
             emptied.pop(version.source_file, None)
         elif version.whole and any(v.source_file == version.source_file for v in known):
             emptied[version.source_file] = version
+        else:
+            self.read_without_rows.add(stream)
+
+    def ready(self, stream: Stream, upto: str) -> bool:
+        """True when a stream had rows after a load, or is one of an API that has none."""
+        return bool(self.latest(stream, upto)) or stream in self.read_without_rows & set(self.apis)
 
     def loads(self, streams: Iterable[Stream]) -> dict[str, dt.datetime]:
         """The loads that brought something for these streams, oldest first, with their times."""
@@ -90,8 +106,27 @@ class RawState:
         """True when the load is the stream's first that brought rows."""
         return any(file.first for file in self.files.get(stream, []) if file.load_id == load_id)
 
-    def relation(self, stream: Stream, parts: Sequence[Part]) -> str | None:
-        """A SELECT of these parts; None when the stream never had a row."""
+    def relation(
+        self, stream: Stream, parts: Sequence[Part], *, every_row: bool = False
+    ) -> str | None:
+        """A SELECT of these parts; None when the stream never had a row.
+
+        Of an API's rows with one primary key it has the latest, or all of them with `every_row`.
+        """
+        api = self.apis.get(stream)
+        rows = self._rows(stream, parts)
+        if api is None:
+            return rows
+        relation = _with_columns(api, rows)
+        if every_row or rows is None:
+            return relation
+        key = ", ".join(map(quoted, normalised(list(api.primary_key)).values()))
+        return (
+            f"SELECT * FROM ({relation}) QUALIFY row_number() OVER "
+            f"(PARTITION BY {key} ORDER BY CAST(_load_id AS DOUBLE) DESC, _row DESC) = 1"
+        )
+
+    def _rows(self, stream: Stream, parts: Sequence[Part]) -> str | None:
         files = self.files.get(stream, [])
         if not files:
             return None
@@ -107,9 +142,16 @@ class RawState:
         pairs = ", ".join(f"({literal(f)}, {literal(load)})" for f, load in sorted(wanted))
         return f"SELECT * FROM ({relation}) WHERE (_source_file, _load_id) IN ({pairs})"
 
-    def show(self, connection: DuckDBPyConnection, stream: Stream, parts: Sequence[Part]) -> bool:
+    def show(
+        self,
+        connection: DuckDBPyConnection,
+        stream: Stream,
+        parts: Sequence[Part],
+        *,
+        every_row: bool = False,
+    ) -> bool:
         """Make ``raw_<source>.<stream>`` show these parts; False when there is nothing to show."""
-        relation = self.relation(stream, parts)
+        relation = self.relation(stream, parts, every_row=every_row)
         if relation is None:
             return False
         create_view(connection, stream, relation)
@@ -161,6 +203,16 @@ class RawState:
             if column not in here or (share >= ALWAYS_FILLED and min(rows, size) >= ENOUGH_ROWS):
                 return column
         return None
+
+
+def _with_columns(api: ApiStream, rows: str | None) -> str:
+    """Rows of an API with every declared column, also those that no load had yet."""
+    names = normalised(list(dict.fromkeys((*api.primary_key, *api.columns)))).values()
+    empty = [f"CAST(NULL AS VARCHAR) AS {quoted(name)}" for name in names]
+    empty += ["CAST(NULL AS VARCHAR) AS _source_file", "CAST(NULL AS TIMESTAMP) AS _loaded_at",
+              "CAST(NULL AS BIGINT) AS _row", "CAST(NULL AS VARCHAR) AS _load_id"]  # fmt: skip
+    nothing = f"SELECT {', '.join(empty)} WHERE FALSE"
+    return f"{rows}\nUNION ALL BY NAME\n{nothing}" if rows else nothing
 
 
 def create_view(connection: DuckDBPyConnection, stream: Stream, relation: str) -> None:

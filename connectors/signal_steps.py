@@ -86,7 +86,7 @@ class Stager:
                     f"sources/{mapping.source}/{mapping.table}.sql uses, has vanished; "
                     "restore the column or change the mapping"
                 )
-            if not all(self.raw.latest(s, load_id) for s in mapping.streams):
+            if not all(self.raw.ready(s, load_id) for s in mapping.streams):
                 continue
             if all(any(s == b for b, _ in broken) or not self.raw.brought(s, load_id)
                    for s in mapping.streams):  # fmt: skip
@@ -137,7 +137,7 @@ class Stager:
         (stream,) = mapping.streams
         everything = self.raw.latest(stream, step.load_id, ignored)
         brought = [part for part in everything if part.load_id == step.load_id]
-        self.raw.show(self.connection, stream, brought)
+        self.raw.show(self.connection, stream, brought, every_row=True)
         self._stage(mapping, table, step)
         whole = {v.source_file for v in self.raw.brought(stream, step.load_id) if v.whole}
         before = [
@@ -147,11 +147,11 @@ class Stager:
         ]
         if not before:
             return
-        self.raw.show(self.connection, stream, before)
+        self.raw.show(self.connection, stream, before, every_row=True)
         self._find_vanished(mapping, table, "staged")
         row = self.connection.execute("SELECT count(*) FROM vanished").fetchone()
         if row and row[0]:  # gone from its file, but perhaps only moved to another
-            self.raw.show(self.connection, stream, everything)
+            self.raw.show(self.connection, stream, everything, every_row=True)
             query, given = self._query(mapping)
             self.connection.execute(
                 f"DELETE FROM vanished v USING ({keys_of(table, query, given)}) k WHERE "
@@ -200,7 +200,8 @@ class Stager:
         changed = [p for p in latest if p.load_id == step.load_id] + [
             part for part in before if part not in latest
         ]
-        relation, state = self.raw.relation(stream, changed), self.raw.relation(stream, latest)
+        relation = self.raw.relation(stream, changed, every_row=True)
+        state = self.raw.relation(stream, latest)
         day = f"CAST(TRY_CAST({quoted(column)} AS TIMESTAMP) AS DATE)"
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE touched_days AS SELECT DISTINCT {day} AS day "

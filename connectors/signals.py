@@ -171,7 +171,14 @@ class _Builder:
         mappings = []
         for source in self.sources:
             for table, file in sorted(source.mappings.items()):
-                mapping, problems = read_mapping(source.name, table, file, streams, aggregates)
+                try:
+                    text = source.mapping_text(table)
+                except ConfigurationError as error:
+                    self.problems += error.problems
+                    continue
+                mapping, problems = read_mapping(
+                    source.name, table, file, text, streams, aggregates
+                )
                 self.problems += problems
                 if mapping is not None:
                     mappings.append(mapping)
@@ -494,8 +501,7 @@ class _Builder:
         return tuple(found)
 
     def _feeds(self, source: Source, stream: str, table: str) -> bool:
-        text = source.mappings[table].read_text(encoding="utf-8")
-        return f"{source.schema}.{stream}" in text
+        return f"{source.schema}.{stream}" in source.mapping_text(table)
 
     def _health(self, stream: Stream) -> StreamHealth:
         versions = self.raw.versions.get(stream, [])

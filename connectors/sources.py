@@ -10,11 +10,17 @@
 ``sources/<name>/<table>.sql`` is one SELECT in DuckDB's dialect that turns the streams, which it
 reads as ``raw_<name>.<stream>``, into the canonical table of that name (`contracts.tables`).
 
+A vendor's name as the type (`connectors.vendors`) pulls its API, with mappings that come with it; a
+file of the same name in the company folder replaces one::
+
+    type: zendesk
+    subdomain: acme
+    token: {env: ZENDESK_TOKEN}
+
 A source of type `attached` is not pulled: its mappings read the company's own DuckDB file or
 Parquet folder where it lies.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,9 +33,13 @@ import sqlglot.errors
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from sqlglot import exp
 
+from connectors import vendors
+from connectors.api import ApiConfig, ApiStream, Vendor
+from connectors.quoting import literal
 from contracts.company import Company, Strict
 from contracts.documents import Document, nearest, read_document, validate
-from contracts.errors import ConfigurationError, Problem, SourceRefused
+from contracts.errors import ConfigurationError, Problem
+from contracts.secrets import FromEnvironment, Secrets
 from contracts.tables import TABLES
 
 Names = Annotated[list[str], Field(min_length=1)]
@@ -69,12 +79,6 @@ def _known_type(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_ ]+(\(\d+(, *\d+)?\))?", name):
         raise ValueError(f"type '{name}' is not simple; give a DuckDB type such as BIGINT")
     return name
-
-
-class FromEnvironment(Strict):
-    """A value that stands in an environment variable, because it may hold a secret."""
-
-    env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
 Name = Annotated[str, AfterValidator(_stream_name)]
@@ -167,11 +171,13 @@ class AttachedConfig(Strict):
         return self
 
 
-Config = FilesConfig | SqlConfig | AttachedConfig
-Stream = FileStream | SqlStream | AttachedStream
+Config = FilesConfig | SqlConfig | AttachedConfig | ApiConfig
+Stream = FileStream | SqlStream | AttachedStream | ApiStream
 _CONFIGS: dict[str, type[FilesConfig] | type[SqlConfig] | type[AttachedConfig]] = {
     "files": FilesConfig, "sql": SqlConfig, "attached": AttachedConfig,
 }  # fmt: skip
+TYPES = (*_CONFIGS, *vendors.NAMES)
+"""Everything that can stand as `type` in a source's YAML."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,13 @@ class Source:
     streams: Mapping[str, Stream] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "streams", dict(self.config.streams))
+        config = self.config
+        streams = (
+            vendors.vendor(config.type).streams_of(config)
+            if isinstance(config, ApiConfig)
+            else config.streams
+        )
+        object.__setattr__(self, "streams", dict(streams))
 
     @property
     def schema(self) -> str:
@@ -200,26 +212,37 @@ class Source:
         """True where nothing is pulled, because the mappings read the data where it lies."""
         return isinstance(self.config, AttachedConfig)
 
+    def mapping_text(self, table: str) -> str:
+        """The SQL of a mapping. One that comes with its vendor is fitted to this source.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        file = self.mappings[table]
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            problem = Problem(file, 1, "cannot be read", "make it a UTF-8 text file")
+            raise ConfigurationError([problem]) from None
+        if not isinstance(self.config, ApiConfig) or file.is_relative_to(self.file.parent):
+            return text
+        parameters = self.config.parameters()
+        text = re.sub(rf"\braw_{self.config.type}\.", f"{self.schema}.", text)
+        return re.sub(r"\$\{(\w+)\}", lambda found: literal(parameters[found.group(1)]), text)
+
 
 def format_of(path: str) -> FileFormat | None:
     """The format that a path's ending tells, through ``.gz``: ``a.csv.gz`` is csv."""
     return _ENDINGS.get(Path(path.lower().removesuffix(".gz")).suffix)
 
 
-def address_of(address: "str | FromEnvironment") -> str:
+def address_of(address: "str | FromEnvironment", home: Path) -> str:
     """An address in clear; it may hold a secret, so it must never be shown.
 
     Raises:
         SourceRefused: the environment variable is not set.
     """
-    if isinstance(address, str):
-        return address
-    value = os.environ.get(address.env)
-    if not value:
-        raise SourceRefused(
-            f"the environment variable {address.env} is not set", "set it to the source's address"
-        )
-    return value
+    return address if isinstance(address, str) else Secrets(home).of(address)
 
 
 def read_sources(company: Company) -> list[Source]:
@@ -276,21 +299,53 @@ def _read_source(document: Document) -> tuple[Source | None, list[Problem]]:
     problems = []
     if not _NAME.match(name):
         problems.append(document.problem((), f"'{name}' cannot name a source", _NAMING))
-    if not isinstance(data, dict) or not isinstance(data.get("streams", {}), dict):
-        cause = "a source is a mapping with `type` and `streams`"
+    if not isinstance(data, dict):
+        cause = "a source is a mapping with `type` and what that type needs"
         return None, [*problems, document.problem((), cause, "see docs/connect-your-data.md")]
     kind = data.get("type")
-    model = _CONFIGS.get(str(kind))
-    if model is None:
+    if kind not in TYPES:
         cause = "'type' is missing" if kind is None else f"unknown type '{kind}'"
-        return None, [*problems, document.problem(("type",), cause, nearest(str(kind), _CONFIGS))]
+        return None, [*problems, document.problem(("type",), cause, nearest(str(kind), TYPES))]
+    vendor = vendors.vendor(kind) if kind in vendors.NAMES else None
+    model = vendor.config if vendor else _CONFIGS[kind]
+    if vendor is None and not isinstance(data.get("streams", {}), dict):
+        cause = "`streams` is a mapping of a name to what that stream is"
+        return None, [*problems, document.problem((), cause, "see docs/connect-your-data.md")]
     config, more = validate(document, model)
     problems += more
     if config is None or problems:
         return None, problems
+    if vendor is not None and isinstance(config, ApiConfig):
+        problems += _unknown_streams(document, config, vendor)
     folder = document.file.with_suffix("")
-    files = {file.stem: file for file in sorted(folder.glob("*.sql"))}
-    return Source(name, config, files, document.file), []
+    own = {file.stem: file for file in sorted(folder.glob("*.sql"))}
+    source = Source(name, config, own, document.file)
+    if vendor is None or problems:
+        return (None if problems else source), problems
+    packaged = _usable(source, vendors.packaged_mappings(kind))
+    return Source(name, config, packaged | own, document.file), []
+
+
+def _unknown_streams(document: Document, config: ApiConfig, vendor: Vendor[Any]) -> list[Problem]:
+    if not isinstance(config.streams, list):
+        return []
+    known = vendor.streams_of(config.model_copy(update={"streams": None}))
+    return [
+        document.problem(("streams",), f"unknown stream '{name}'", nearest(name, known))
+        for name in config.streams
+        if name not in known
+    ]
+
+
+def _usable(source: Source, packaged: Mapping[str, Path]) -> dict[str, Path]:
+    """The packaged mappings whose streams this source pulls, all of them."""
+    known = {f"raw_{source.config.type}.{name}" for name in source.streams}
+    usable = {}
+    for table, file in packaged.items():
+        query, _ = parse_mapping(file, re.sub(r"\$\{\w+\}", "''", file.read_text(encoding="utf-8")))
+        if query is not None and {name for name, _ in tables_of(query)} <= known:
+            usable[table] = file
+    return usable
 
 
 def _check_mappings(
@@ -304,7 +359,10 @@ def _check_mappings(
         if table not in TABLES:
             cause = f"'{table}' is not a canonical table"
             problems.append(Problem(file, 1, cause, nearest(table, TABLES)))
-        query, mistakes = parse_mapping(file)
+        try:
+            query, mistakes = parse_mapping(file, source.mapping_text(table))
+        except ConfigurationError as error:
+            query, mistakes = None, list(error.problems)
         problems += mistakes
         if query is None:
             parsed = False
@@ -318,7 +376,7 @@ def _check_mappings(
             if "." not in name:
                 remedy = f"write it with its schema: {remedy}"
             problems.append(Problem(file, line, f"unknown table '{name}'", remedy))
-    for stream in source.streams:
+    for stream in () if isinstance(source.config, ApiConfig) else source.streams:
         if parsed and f"{source.schema}.{stream}" not in read:
             problems.append(
                 document.problem(
@@ -330,10 +388,10 @@ def _check_mappings(
     return problems
 
 
-def parse_mapping(file: Path) -> tuple[exp.Query | None, list[Problem]]:
-    """The one SELECT of a mapping file, or what is wrong with it."""
+def parse_mapping(file: Path, text: str) -> tuple[exp.Query | None, list[Problem]]:
+    """The one SELECT of a mapping, or what is wrong with it."""
     try:
-        statements = sqlglot.parse(file.read_text(encoding="utf-8"), read="duckdb")
+        statements = sqlglot.parse(text, read="duckdb")
     except sqlglot.errors.ParseError as error:
         first = error.errors[0] if error.errors else {}
         cause = f"not valid SQL: {first.get('description', 'it cannot be parsed')}"
@@ -342,8 +400,6 @@ def parse_mapping(file: Path) -> tuple[exp.Query | None, list[Problem]]:
         found = re.search(r"line (\d+)", str(error))
         line = int(found.group(1)) if found else 1
         return None, [Problem(file, line, "not valid SQL: an unclosed quote", "close it")]
-    except (OSError, UnicodeDecodeError):
-        return None, [Problem(file, 1, "cannot be read", "make it a UTF-8 text file")]
     queries = [statement for statement in statements if statement is not None]
     if len(queries) != 1 or not isinstance(queries[0], exp.Query):
         return None, [Problem(file, 1, "a mapping is exactly one SELECT", "keep one SELECT")]

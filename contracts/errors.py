@@ -8,6 +8,8 @@
     │   └── NotFoundError           an account, day or score that is not there
     ├── SourceError                 a source gave nothing usable       exit code 1
     │   ├── SourceRefused           credentials, scope, wrong place: a person has to act
+    │   ├── SourceRejected          the request itself is wrong: a person or a newer version
+    │   ├── SourceExhausted         a daily or burst limit is used up: the next run may succeed
     │   ├── SourceUnavailable       down, slow or busy: the next run may succeed
     │   └── SourceCorrupt           it answered, but not with what was declared
     ├── HeldError                   a gate or a blocking check held the run, exit code 1
@@ -19,6 +21,7 @@ Every error says its cause and its remedy. Neither may hold a secret or a custom
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True, order=True)
@@ -70,11 +73,68 @@ class NotFoundError(InputError):
 
 
 class SourceError(HealthloopError):
-    """A source gave nothing usable. Others go on; its signals keep their last good values."""
+    """A source gave nothing usable. Others go on; its signals keep their last good values.
+
+    Attributes:
+        vendor: whose API it was, such as "zendesk".
+        stream: what was read, such as "tickets".
+        page: the number of the stream's request, from 1.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        remedy: str,
+        *,
+        vendor: str | None = None,
+        stream: str | None = None,
+        page: int | None = None,
+    ) -> None:
+        super().__init__(cause, remedy)
+        self.vendor = vendor
+        self.stream = stream
+        self.page = page
+
+    def told(self, prefix: str) -> Self:
+        """The same error, with a cause that begins with `prefix`.
+
+        >>> print(SourceCorrupt("a body is no JSON", "report it").told("source desk"))
+        source desk: a body is no JSON; report it
+        """
+        error = type(self).__new__(type(self))
+        error.__dict__.update(self.__dict__)
+        error.cause = f"{prefix}: {self.cause}"
+        error.args = (f"{error.cause}; {self.remedy}",)
+        return error
 
 
 class SourceRefused(SourceError):
-    """The source said no: credentials, scope, or there is nothing at that address."""
+    """The source said no: credentials, scope, wrong organisation. A person has to act."""
+
+
+class SourceRejected(SourceError):
+    """The request itself is wrong (400, 404, 422 ...). A person or a newer version has to act."""
+
+
+class SourceExhausted(SourceError):
+    """A daily or burst limit is used up. The next run may succeed.
+
+    Attributes:
+        resume_after_seconds: how long the source asks to wait; None where it does not say.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        remedy: str,
+        *,
+        resume_after_seconds: float | None = None,
+        vendor: str | None = None,
+        stream: str | None = None,
+        page: int | None = None,
+    ) -> None:
+        super().__init__(cause, remedy, vendor=vendor, stream=stream, page=page)
+        self.resume_after_seconds = resume_after_seconds
 
 
 class SourceUnavailable(SourceError):

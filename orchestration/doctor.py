@@ -7,11 +7,13 @@ from importlib.util import find_spec
 
 import duckdb
 import requests
+from pydantic import BaseModel
 
 from connectors.lake import Lake
 from connectors.sources import FilesConfig, Source, SqlConfig, check_sources
 from contracts.company import Company
-from contracts.errors import HealthloopError
+from contracts.errors import HealthloopError, SourceRefused
+from contracts.secrets import FromEnvironment, Secrets
 from contracts.tables import METRIC_TABLES
 from orchestration.assets.signals import are_built, fed_tables
 from orchestration.resources import warehouse_of
@@ -81,11 +83,12 @@ def _configuration(company: Company) -> Iterator[Finding]:
 
 def _source(company: Company, source: Source) -> Iterator[Finding]:
     about = f"source {source.name}"
-    missing = _missing_secret(source)
-    if missing:
-        yield Finding(
-            "problem", about, f"the environment variable {missing} is not set", f"set {missing}"
-        )
+    secrets = Secrets(company.home)
+    for given in _secrets_of(source.config):
+        try:
+            secrets.of(given)
+        except SourceRefused as error:
+            yield Finding("problem", about, error.cause, error.remedy)
     driver = _missing_driver(source)
     if driver:
         yield Finding(
@@ -113,9 +116,13 @@ def _address(source: Source) -> object:
     return source.config.url if isinstance(source.config, SqlConfig) else None
 
 
-def _missing_secret(source: Source) -> str | None:
-    variable = getattr(_address(source), "env", None)
-    return variable if variable and not os.environ.get(variable) else None
+def _secrets_of(value: object) -> Iterator[FromEnvironment]:
+    """All environment variables that a source's settings name."""
+    if isinstance(value, FromEnvironment):
+        yield value
+    elif isinstance(value, BaseModel | dict):
+        for _, inner in value.items() if isinstance(value, dict) else value:
+            yield from _secrets_of(inner)
 
 
 def _missing_driver(source: Source) -> tuple[str, str] | None:

@@ -3,9 +3,10 @@ import pytest
 
 from connectors.lake import attached_sql
 from connectors.pull import pull
-from connectors.sources import FromEnvironment, address_of, check_sources, read_sources
+from connectors.sources import address_of, check_sources, read_sources
 from contracts.company import read_company
 from contracts.errors import ConfigurationError, SourceRefused
+from contracts.secrets import FromEnvironment
 from tests.pulling import NOW
 
 GOOD = """\
@@ -164,12 +165,12 @@ def test_a_yaml_file_with_the_wrong_ending_is_not_overlooked(folder):
     assert lines(company) == ["sources/desk.yml:1: the file is not read; rename it to desk.yaml"]
 
 
-def test_an_address_from_the_environment_is_read_when_it_is_needed(monkeypatch):
+def test_an_address_from_the_environment_is_read_when_it_is_needed(monkeypatch, tmp_path):
     monkeypatch.setenv("DESK_URL", "https://u:p@example.com")
-    assert address_of(FromEnvironment(env="DESK_URL")) == "https://u:p@example.com"
+    assert address_of(FromEnvironment(env="DESK_URL"), tmp_path) == "https://u:p@example.com"
     monkeypatch.delenv("DESK_URL")
     with pytest.raises(SourceRefused, match="the environment variable DESK_URL is not set"):
-        address_of(FromEnvironment(env="DESK_URL"))
+        address_of(FromEnvironment(env="DESK_URL"), tmp_path)
 
 
 def test_an_attached_warehouse_is_read_in_place_and_never_pulled(folder):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from connectors.api import ApiConfig
 from connectors.health import latest_health, record_health
 from connectors.lake import Lake
 from connectors.pull import Pull, pull
@@ -66,13 +67,12 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
         if trouble:
             result = _not_delivering(context, source, company, warehouse, trouble, now)
         else:
-            _record_recovery(source, warehouse, now)
+            _record_streams(source, warehouse, pulled, now)
+            for stream, why in pulled.failures.items():
+                context.log.warning(f"{stream}: {why}; its last good data is used")
             result = dg.MaterializeResult(
                 metadata=_metadata(pulled),
-                check_results=[
-                    dg.AssetCheckResult(check_name=DELIVERING, passed=True),
-                    _not_empty(source, company),
-                ],
+                check_results=[_delivering(pulled), _not_empty(source, company)],
             )
         yield result
         broken = [check for check in result.check_results or () if _holds(check)]
@@ -116,11 +116,30 @@ def _not_delivering(
     )
 
 
-def _record_recovery(source: Source, warehouse: Warehouse, now: dt.datetime) -> None:
-    """Say that a source that was down answers again; whether its data is good, the build says."""
+def _delivering(pulled: Pull) -> dg.AssetCheckResult:
+    """Whether every stream of the source could be read."""
+    failed = "; ".join(f"{stream}: {error.cause}" for stream, error in pulled.failures.items())
+    remedies = dict.fromkeys(error.remedy for error in pulled.failures.values())
+    return dg.AssetCheckResult(
+        check_name=DELIVERING,
+        passed=not pulled.failures,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"cause": failed, "remedy": "; ".join(remedies)} if failed else {},
+    )
+
+
+def _record_streams(source: Source, warehouse: Warehouse, pulled: Pull, now: dt.datetime) -> None:
+    """Say which streams are down, and that one that was down answers again.
+
+    Whether the data of those that answered is good, the build of the signals says.
+    """
     with told_to_dagster(), warehouse.get_connection() as connection:
         create_tables(connection)
         for stream in source.streams:
+            if stream in pulled.failures:
+                cause = pulled.failures[stream].cause
+                record_health(connection, source.name, stream, "down", cause, now)
+                continue
             former = latest_health(connection, source.name, stream)
             if former and former.status == "down":
                 record_health(connection, source.name, stream, "ok", None, now)
@@ -131,17 +150,27 @@ def _holds(check: dg.AssetCheckResult) -> bool:
 
 
 def _not_empty(source: Source, company: Company) -> dg.AssetCheckResult:
-    """Whether every stream has data in the lake (data read in place is never in the lake)."""
+    """Whether every stream has data in the lake (data read in place is never in the lake).
+
+    A vendor's account may well have no survey or no deleted ticket; that it has nothing at all is
+    a mistake.
+    """
     delivered = {file.stream for file in Lake(company).files(source.name)}
     empty = [] if source.in_place else [name for name in source.streams if name not in delivered]
+    api = isinstance(source.config, ApiConfig)
+    passed = bool(delivered) if api else not empty
+    remedy = (
+        "look whether these are the right credentials"
+        if api
+        else f"check its `files:` or `table:` in sources/{source.name}.yaml"
+    )
     return dg.AssetCheckResult(
         check_name=NOT_EMPTY,
-        passed=not empty,
+        passed=passed,
         description=(
-            f"{', '.join(empty)} of {source.name} never delivered a row; "
-            f"check its `files:` or `table:` in sources/{source.name}.yaml"
-            if empty
-            else None
+            None
+            if passed
+            else f"{', '.join(empty)} of {source.name} never delivered a row; {remedy}"
         ),
         metadata={"streams": len(source.streams), "empty": ", ".join(empty) or "none"},
     )
@@ -151,8 +180,19 @@ def _metadata(pulled: Pull) -> dict[str, dg.MetadataValue | str | int | float]:
     table = "\n".join(
         f"| {stream.name} | {stream.rows:,} | {stream.files:,} |" for stream in pulled.streams
     )
+    drift = [
+        f"{stream.name}: {what} {', '.join(columns)}"
+        for stream in pulled.streams
+        for what, columns in (("new", stream.new_columns), ("changed", stream.changed_kinds))
+        if columns
+    ]
+    asked: dict[str, dg.MetadataValue | str | int | float] = {}
+    if pulled.account:
+        asked = {"account": pulled.account, "requests": pulled.requests}
     return {
-        "status": "ok",
+        "status": "down in part" if pulled.failures else "ok",
+        **asked,
+        **({"shape_changes": "; ".join(drift)} if drift else {}),
         "rows_new": pulled.rows,
         "seconds": round(pulled.seconds, 2),
         "load": pulled.load_id or "nothing new",

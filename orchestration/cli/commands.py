@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from orchestration.cli import asking, checking, running
+from orchestration.cli import asking, checking, running, serving
 
 app = typer.Typer(
     help="Explained risk and upsell scores for SaaS customers, computed in Dagster.",
@@ -25,6 +25,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     checking.doctor: "healthloop doctor",
     checking.schemas: "healthloop schemas",
     running.ui: "healthloop ui --port 3000",
+    serving.sandbox: "healthloop sandbox --port 8787",
 }
 
 for command, example in COMMANDS.items():

@@ -1,0 +1,1 @@
+"""Any API, described in YAML."""
