@@ -18,7 +18,7 @@ from orchestration.assets.raw import raw_asset
 from orchestration.assets.scores import scores_assets
 from orchestration.assets.signals import ACCOUNT_KEYS, fed_tables, signals_assets
 from orchestration.jobs import EXECUTOR, JOBS
-from orchestration.resources import CompanyFolder, warehouse_of
+from orchestration.resources import CompanyFolder, PullsOfRun, warehouse_of
 from orchestration.schedules import schedules
 
 
@@ -29,6 +29,7 @@ def definitions_of(company: Company, *, home: Path | None = None) -> dg.Definiti
         ConfigurationError: `sources/` has mistakes.
     """
     sources = read_sources(company)
+    folder = CompanyFolder(home=str(home or company.home))
     tables = [*dict.fromkeys([*fed_tables(sources), ACCOUNT_KEYS.path[-1]])]
     return dg.Definitions(
         assets=[
@@ -41,7 +42,8 @@ def definitions_of(company: Company, *, home: Path | None = None) -> dg.Definiti
         jobs=JOBS,
         schedules=schedules(company),
         resources={
-            "company_folder": CompanyFolder(home=str(home or company.home)),
+            "company_folder": folder,
+            "pulls": PullsOfRun(company_folder=folder),
             "warehouse": warehouse_of(replace(company, home=(home or company.home).resolve())),
         },
         executor=EXECUTOR,

@@ -10,8 +10,11 @@ import dagster as dg
 import duckdb
 from dagster._utils.backoff import backoff
 from dagster_duckdb import DuckDBResource
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from connectors.pull import Pull
+from connectors.pulls import Pulls
+from connectors.sources import Source, read_sources
 from contracts.company import Company, read_company
 from contracts.errors import WarehouseError
 
@@ -87,6 +90,33 @@ class CompanyFolder(dg.ConfigurableResource):
     def read(self) -> Company:
         """The company as its files say now."""
         return read_company(Path(self.home))
+
+
+class PullsOfRun(dg.ConfigurableResource):
+    """The pulls of one run. The APIs that it asks for are read side by side from its start on."""
+
+    company_folder: dg.ResourceDependency[CompanyFolder]
+    _pulls: Pulls = PrivateAttr()
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PullsOfRun"]:
+        """Begin; when the run ends, let go of what nobody asked for."""
+        company = self.company_folder.read()
+        chosen = context.run.asset_selection if context.run else None
+        self._pulls = pulls = Pulls(company, now=company.now(clock()))
+        try:
+            pulls.announce(
+                source
+                for source in read_sources(company)
+                if chosen is None or dg.AssetKey(["raw", source.name]) in chosen
+            )
+            yield self
+        finally:
+            pulls.close()
+
+    def pull(self, source: Source) -> Pull:
+        """The pull of one source, as `connectors.pulls.Pulls` does it."""
+        return self._pulls.pull(source)
 
 
 def warehouse_of(company: Company, *, read_only: bool = False) -> Warehouse:

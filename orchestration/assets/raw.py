@@ -8,13 +8,13 @@ import dagster as dg
 from connectors.api import ApiConfig
 from connectors.health import latest_health, record_health
 from connectors.lake import Lake
-from connectors.pull import Pull, pull
+from connectors.pull import Pull
 from connectors.signal_tables import create_tables
 from connectors.sources import Source
 from contracts.company import Company
 from contracts.errors import SourceError
 from orchestration.failures import failure_of, told_to_dagster
-from orchestration.resources import CompanyFolder, Warehouse, clock
+from orchestration.resources import CompanyFolder, PullsOfRun, Warehouse, clock
 
 DELIVERING = "delivering"
 NOT_EMPTY = "not_empty"
@@ -55,13 +55,16 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
         ),
     )
     def raw(
-        context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
+        context: dg.AssetExecutionContext,
+        company_folder: CompanyFolder,
+        warehouse: Warehouse,
+        pulls: PullsOfRun,
     ) -> Iterator[dg.MaterializeResult]:
         company = company_folder.read()
         now = company.now(clock())
         trouble: SourceError | None = None
         try:
-            pulled = pull(source, company, now=now)
+            pulled = pulls.pull(source)
         except SourceError as error:
             trouble = error
         if trouble:
