@@ -1,11 +1,16 @@
+import gzip
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.http import fetch, retry_after_seconds
-from contracts.errors import SourceCorrupt, SourceRefused, SourceUnavailable
+from connectors.http import Http, Limit, Manners, fetch, reset_epoch_seconds, retry_after_seconds
+from connectors.http.limiter import Limiter
+from contracts.errors import SourceCorrupt, SourceExhausted, SourceRefused, SourceUnavailable
 from tests.pulling import make_company, rows_in_lake, run
 
 CANARY = "hunter2-canary"
@@ -18,23 +23,25 @@ def server():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append((self.path, self.headers.get("Authorization")))
+            clients.add(self.client_address)
             queue = answers[self.path]
             status, headers, body = queue.pop(0) if len(queue) > 1 else queue[0]
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Connection", "close")
+            if self.protocol_version == "HTTP/1.0":
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *arguments):
             pass
 
-    answers, seen = {}, []
+    answers, seen, clients = {}, [], set()
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.answers, httpd.requests = answers, seen
+    httpd.answers, httpd.requests, httpd.clients = answers, seen, clients
     httpd.url = f"http://127.0.0.1:{httpd.server_port}"
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield httpd
     httpd.shutdown()
@@ -145,3 +152,118 @@ def test_nobody_there_is_unavailable(tmp_path, waits):
         fetch("http://127.0.0.1:1/a", tmp_path / "a", sleep=waits.append)
     with pytest.raises(SourceRefused, match="is not https; give an https:// address"):
         fetch("http://example.com/a", tmp_path / "a", sleep=waits.append)
+
+
+@given(
+    limits=st.lists(
+        st.builds(Limit, st.integers(1, 5), st.floats(0.1, 100)), min_size=1, max_size=3
+    ),
+    pauses=st.lists(st.floats(0, 50), max_size=40),
+    holds=st.lists(st.tuples(st.integers(0, 39), st.floats(0, 50)), max_size=3),
+    oversleeps=st.floats(0, 5),
+)
+def test_no_window_ever_holds_more_requests_than_the_limit_allows(
+    limits, pauses, holds, oversleeps
+):
+    now, granted, held = [0.0], [], {}
+
+    def sleep(seconds):
+        now[0] += seconds + oversleeps
+
+    limiter = Limiter(limits, clock=lambda: now[0], sleep=sleep)
+    for number, pause in enumerate(pauses):
+        now[0] += pause
+        for _, seconds in (hold for hold in holds if hold[0] == number):
+            limiter.hold(seconds)
+            held[number] = max(now[0] + seconds, held.get(number, 0))
+        waited_from = now[0]
+        assert limiter.wait() == pytest.approx(now[0] - waited_from)
+        granted.append(now[0])
+        assert now[0] >= held.get(number, 0) - 1e-9
+    for limit in limits:
+        for first, beyond in zip(granted, granted[limit.requests :], strict=False):
+            assert beyond - first >= limit.seconds - 1e-9
+    assert limiter.granted == len(granted)
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=30))
+def test_a_request_is_not_held_back_longer_than_the_limit_asks(pauses):
+    now = [0.0]
+    limiter = Limiter(
+        [Limit(2, 1)], clock=lambda: now[0], sleep=lambda s: now.append(now.pop() + s)
+    )
+    granted = []
+    for pause in pauses:
+        now[0] += pause
+        asked = now[0]
+        limiter.wait()
+        earliest = max([asked, *(moment + 1 for moment in granted[-2:-1])])
+        assert now[0] == pytest.approx(earliest)
+        granted.append(now[0])
+
+
+def test_threads_share_a_limit():
+    now, granted, lock = [0.0], [], threading.Lock()
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    limiter = Limiter([Limit(3, 10)], clock=lambda: now[0], sleep=sleep)
+
+    def work():
+        for _ in range(10):
+            limiter.wait()
+            with lock:
+                granted.append(now[0])
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
+    assert limiter.granted == len(granted) == 60
+    assert now[0] == 190
+
+
+def test_a_moment_to_come_back_at_is_measured_against_the_clock_of_the_server():
+    response = requests.Response()
+    response.headers["X-Reset"] = "1782885609"
+    assert reset_epoch_seconds(response, "X-Reset") is None
+    response.headers["Date"] = "Wed, 01 Jul 2026 06:00:00 GMT"
+    assert reset_epoch_seconds(response, "X-Reset") == 9
+    assert reset_epoch_seconds(response, "X-Other") is None
+    response.headers["X-Reset"] = "1"
+    assert reset_epoch_seconds(response, "X-Reset") is None
+
+
+def test_an_error_that_is_told_of_keeps_its_class_and_what_it_knows():
+    error = SourceExhausted(
+        "too much", "wait", resume_after_seconds=9, vendor="desk", stream="tickets", page=3
+    )
+    told = error.told("source desk")
+    assert str(told) == "source desk: too much; wait"
+    assert type(told) is SourceExhausted
+    known = (told.resume_after_seconds, told.vendor, told.stream, told.page)
+    assert known == (9, "desk", "tickets", 3)
+    assert str(error) == "too much; wait"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_one_connection_serves_many_requests(server, packed):
+    """Also after an answer that is an error; opening another each time would be slow."""
+    server.RequestHandlerClass.protocol_version = "HTTP/1.1"
+    body = gzip.compress(b"{}") if packed else b"{}"
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    server.answers["/a"] = [(503, headers, body), (200, headers, body)]
+    client = Http(server.url, Manners("desk"), sleep=lambda seconds: None)
+    for _ in range(3):
+        assert client.get("/a") == {}
+    assert client.requests_sent == len(server.requests) == 4
+    assert len(server.clients) == 1
