@@ -1,0 +1,1 @@
+"""News about companies, from a feed of Crunchbase's shape."""

@@ -1,0 +1,1 @@
+"""HubSpot: companies, contacts, deals, tasks, survey answers and owners."""

@@ -1,0 +1,218 @@
+"""The generated HubSpot client over our own HTTP layer.
+
+`hubspot-api-client` knows the paths and the parameters. Its transport has no timeout, no retry and
+no check of what it gets, and it keeps the token in plain sight; so each generated `ApiClient` is
+built once and gets another `rest_client`. The generated models are passed over: answers come back
+as the JSON they are, with every field.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import requests
+from hubspot.crm import objects, owners  # type: ignore[import-untyped]
+from hubspot.crm.associations import v4 as associations  # type: ignore[import-untyped]
+from requests.auth import AuthBase
+
+from connectors.http import Http, Limit, Manners, Wait, retry_after_seconds
+from contracts.errors import SourceCorrupt, SourceError, SourceExhausted
+
+BURST_SECONDS = {"TEN_SECONDLY_ROLLING": 10.0, "SECONDLY": 1.0}
+_RAW: Mapping[str, Any] = {"_preload_content": False}
+
+
+def judge(response: requests.Response) -> SourceError | Wait | None:
+    """A 429 says which limit: the day's is over, the burst's passes within ten seconds."""
+    if response.status_code != 429:
+        return None
+    policy = response.json().get("policyName")
+    if policy == "DAILY":
+        return SourceExhausted(
+            "the day's requests are used up", "run again after midnight in the portal's time zone"
+        )
+    seconds = retry_after_seconds(response)
+    return Wait("answered 429", BURST_SECONDS.get(policy, 10.0) if seconds is None else seconds)
+
+
+class Bearer(AuthBase):
+    """A service key, or the token of a private app."""
+
+    def __init__(self, token: str) -> None:
+        def put_on(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
+
+        self._put_on = put_on  # a closure, so that `vars()` does not show the token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token on a request."""
+        return self._put_on(request)
+
+
+class Transport:
+    """What the generated clients send through.
+
+    It is also the one place that knows which version of the API is asked: the generated paths
+    carry numbers (v3, v4), and `version` may name a date instead.
+    """
+
+    def __init__(self, http: Http, version: str) -> None:
+        self._http = http
+        self._version = version
+
+    def GET(self, url: str, query_params: Any = None, **_: Any) -> Any:
+        """The JSON at a path."""
+        params: dict[str, list[str]] = {}
+        for name, value in query_params or []:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            params.setdefault(name, []).append(text)
+        return self._http.get(self._path(url), params=params)
+
+    def POST(self, url: str, body: Any = None, **_: Any) -> Any:
+        """The JSON that answers a search or a batch."""
+        return self._http.post(self._path(url), json=body)
+
+    def _path(self, path: str) -> str:
+        if self._version == "v3":
+            return path
+        path = re.sub(r"^/crm/v\d/(objects|owners|associations)", rf"/crm/\1/{self._version}", path)
+        return path.replace("/account-info/v3/", f"/account-info/{self._version}/")
+
+
+class HubSpot:
+    """One portal. Searches have a limit of their own (5 a second), so they go their own way."""
+
+    def __init__(self, reading: Http, searching: Http, version: str) -> None:
+        self._reading, self._searching, self._version = reading, searching, version
+        self._transport = Transport(reading, version)
+        client = _generated(objects, self._transport)
+        self._list = objects.BasicApi(client)
+        self._batch = objects.BatchApi(client)
+        self._search = objects.SearchApi(_generated(objects, Transport(searching, version)))
+        self._owners = owners.OwnersApi(_generated(owners, self._transport))
+        self._associations = associations.BatchApi(_generated(associations, self._transport))
+
+    @classmethod
+    def at(cls, address: str, token: str, version: str) -> "HubSpot":
+        """The portal that a token opens; nothing is sent."""
+        return cls(
+            Http(address, Manners("hubspot", (Limit(190, 10),), judge), auth=Bearer(token)),
+            Http(address, Manners("hubspot", (Limit(5, 1),), judge), auth=Bearer(token)),
+            version,
+        )
+
+    @property
+    def requests_sent(self) -> int:
+        """The requests of all streams."""
+        return self._reading.requests_sent + self._searching.requests_sent
+
+    def stream(self, name: str) -> "HubSpot":
+        """The same portal for one stream."""
+        return HubSpot(self._reading.stream(name), self._searching.stream(name), self._version)
+
+    def corrupt(self, cause: str) -> SourceError:
+        """The error for an answer that cannot be right."""
+        error = SourceCorrupt(cause, "try again later; if it stays so, report it")
+        return self._reading.session.named(error)
+
+    def _with_results(self, body: Any) -> dict[str, Any]:
+        results = body.get("results") if isinstance(body, dict) else None
+        if isinstance(results, list) and all(isinstance(record, dict) for record in results):
+            checked: dict[str, Any] = body
+            return checked
+        raise self.corrupt("sent a page in which 'results' is no list of objects")
+
+    def _pages(self, ask: Callable[[dict[str, str]], Any]) -> Iterator[list[dict[str, Any]]]:
+        """Pages until one names no next one."""
+        cursor, seen = dict[str, str](), set[str]()
+        while True:
+            body = self._with_results(ask(cursor))
+            yield body["results"]
+            after = next_after(body)
+            if after is None:
+                return
+            if after in seen:
+                raise self.corrupt("the cursor goes in a circle")
+            seen.add(after)
+            cursor = {"after": after}
+
+    def details(self) -> dict[str, Any]:
+        """The portal itself; the generated client has no path for it."""
+        found: dict[str, Any] = self._transport.GET("/account-info/v3/details")
+        return found
+
+    def owners(self, *, archived: bool, limit: int) -> Iterator[list[dict[str, Any]]]:
+        """Pages of owners."""
+        yield from self._pages(
+            lambda cursor: self._owners.get_page(limit=limit, archived=archived, **cursor, **_RAW)
+        )
+
+    def objects(
+        self,
+        type: str,
+        *,
+        properties: list[str],
+        history: list[str],
+        associations: list[str],
+        archived: bool,
+        limit: int,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Pages of all records of a type."""
+        asked: dict[str, Any] = {"properties": properties, "limit": limit, "archived": archived}
+        asked |= {"properties_with_history": history} if history else {}
+        asked |= {"associations": associations} if associations else {}
+        yield from self._pages(lambda cursor: self._list.get_page(type, **asked, **cursor, **_RAW))
+
+    def search(self, type: str, request: dict[str, Any]) -> dict[str, Any]:
+        """One page of a search."""
+        return self._with_results(self._search.do_search(type, request, **_RAW))
+
+    def batch_read(
+        self, type: str, ids: list[str], properties: list[str], history: list[str]
+    ) -> list[dict[str, Any]]:
+        """Records by id. Those that are gone are left out; a merged one comes under its new id."""
+        request = {
+            "inputs": [{"id": id} for id in ids],
+            "properties": properties,
+            "propertiesWithHistory": history,
+        }
+        found: list[dict[str, Any]] = self._with_results(self._batch.read(type, request, **_RAW))[
+            "results"
+        ]
+        return found
+
+    def associated(self, type: str, ids: list[str], other: str) -> dict[str, list[str]]:
+        """The associated records by id, the primary one first."""
+        request = {"inputs": [{"id": id} for id in ids]}
+        answer = self._with_results(
+            self._associations.get_page(
+                from_object_type=type,
+                to_object_type=other,
+                batch_input_public_fetch_associations_batch_request=request,
+                **_RAW,
+            )
+        )
+        return {
+            str(found["from"]["id"]): [
+                str(to["toObjectId"])
+                for to in sorted(found["to"], key=lambda to: not _is_primary(to))
+            ]
+            for found in answer["results"]
+        }
+
+
+def _generated(package: Any, transport: Transport) -> Any:
+    client = package.ApiClient(package.Configuration(host=""))
+    client.rest_client = transport
+    return client
+
+
+def _is_primary(to: dict[str, Any]) -> bool:
+    return any(type.get("label") == "Primary" for type in to.get("associationTypes") or [])
+
+
+def next_after(body: dict[str, Any]) -> str | None:
+    """Where the next page begins; the last page does not say."""
+    after = ((body.get("paging") or {}).get("next") or {}).get("after")
+    return None if after is None else str(after)
