@@ -32,6 +32,9 @@ STREAMS_AT_ONCE = 4
 MOST_REMEMBERED = 20_000
 """More rows than this in an overlap are not remembered, but stored again and merged to nothing."""
 
+READS_BACK = dt.timedelta(days=400)
+"""How long before the first day that is scored a first reading begins: windows look a year back."""
+
 ACCOUNT_EVERY = dt.timedelta(hours=24)
 """How often the account behind unchanged credentials is asked for."""
 
@@ -171,7 +174,7 @@ class _Reader:
         own = dict(self.before.get("own", {}))
         reading = Reading(
             self.config, self.client.stream(self.name), own, self._since(), self.now,
-            self.company.settings.history_start, scratch,
+            self.company.settings.history_start - READS_BACK, scratch,
         )  # fmt: skip
         kinds = self._spool(reading, spool)
         shutil.rmtree(scratch)

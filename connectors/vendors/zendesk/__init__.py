@@ -1,0 +1,1 @@
+"""Zendesk Support: tickets with their metrics, organizations and satisfaction ratings."""
