@@ -1,0 +1,1 @@
+"""Amplitude: product usage from its exported events, and whose workspaces they are."""

@@ -1,0 +1,1 @@
+"""Mixpanel: product usage from its raw events, and whose workspaces they are."""

@@ -1,0 +1,1 @@
+"""PostHog: product usage by workspace and day, counted by PostHog itself."""
