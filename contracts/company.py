@@ -2,15 +2,17 @@
 
 import datetime as dt
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from contracts.documents import Document, nearest, read_document, validate
 from contracts.errors import ConfigurationError, NotFoundError, Problem
+from contracts.secrets import FromEnvironment
 from contracts.tables import TABLES
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -70,6 +72,53 @@ class Identity(Strict):
     by_email_domain: bool = True
 
 
+def _mail_address(text: str) -> str:
+    if not _MAIL_ADDRESS.fullmatch(text):
+        raise ValueError("is no e-mail address; write one like data@example.com")
+    return text
+
+
+_MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()]+@[^\s@<>,;:\"()]+")
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+
+
+class EmailAlerts(Strict):
+    """The mail server that takes alerts. Its certificate is verified; `none` is for loopback."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: FromEnvironment | None = None
+    password: FromEnvironment | None = None
+    sender: MailAddress = Field(alias="from")
+    to: tuple[MailAddress, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _nothing_in_clear(self) -> Self:
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password belong together; give both or neither")
+        if self.security == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("mail would travel in clear; write security: starttls or tls")
+        return self
+
+
+class Alerts(Strict):
+    """Who is told that a source or a run is not well. Nobody, unless a channel is given.
+
+    `slack` names the variable with the address of an incoming webhook; `ui` is where people reach
+    Dagster, for links.
+    """
+
+    slack: FromEnvironment | None = None
+    email: EmailAlerts | None = None
+    ui: str | None = Field(default=None, pattern=r"^https?://[^\s<>|]+$")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self.slack or self.email)
+
+
 class Settings(Strict):
     """`company.yaml`."""
 
@@ -86,6 +135,7 @@ class Settings(Strict):
     limits: Limits = Limits()
     schedules: Schedules = Schedules()
     identity: Identity = Identity()
+    alerts: Alerts = Alerts()
 
 
 @dataclass(frozen=True)

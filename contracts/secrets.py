@@ -23,6 +23,7 @@ class Secrets:
     """Looks secrets up: in the environment first, then in the `.env` of a company folder."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self._file = home / ".env"
         self._given: set[str] = set()
 

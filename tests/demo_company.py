@@ -26,6 +26,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from connectors.sandbox.demo import write_demo_company
+from connectors.sandbox.world import WorldTruth
 from contracts.company import Company, read_company
 from orchestration.cli import main
 from orchestration.resources import warehouse_of
@@ -38,14 +39,22 @@ SMALL_TODAY = dt.date(2026, 3, 31)
 
 
 def scored_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo company with its `daily` run for `WEEK_ENDS` and `TODAY`; never change it."""
+    """A company of files with its `daily` run for `WEEK_ENDS` and `TODAY`; never change it."""
 
     def make(home: Path) -> None:
-        write_demo_company(home, accounts=ACCOUNTS)
+        write_company_of_files(home, accounts=ACCOUNTS)
         ran = run(home, *WEEK_ENDS, TODAY)
         assert (ran.success, ran.failures, ran.warnings) == (True, (), ())
 
     return _made_once(tmp_path_factory, "scored-demo", make)
+
+
+def write_company_of_files(home: Path, *, accounts: int) -> WorldTruth | None:
+    """The demo company, but for its sources: it reads the world's files itself, without servers."""
+    truth = write_demo_company(home, accounts=accounts)
+    shutil.rmtree(home / "sources")
+    shutil.copytree(Path(__file__).parent / "company_of_files" / "sources", home / "sources")
+    return truth
 
 
 def scored_small(tmp_path_factory: pytest.TempPathFactory) -> Path:

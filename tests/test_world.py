@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from demo_company import write_company_of_files
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -42,9 +43,9 @@ def big(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A small demo company: its folder and its truth."""
+    """A small company that reads the world's files: its folder and its truth."""
     home = tmp_path_factory.mktemp("demo") / "company"
-    return home, write_demo_company(home, accounts=150)
+    return home, write_company_of_files(home, accounts=150)
 
 
 def rows_of(file: Path, delimiter: str = ",") -> list[dict[str, str]]:
@@ -321,7 +322,7 @@ def test_outcomes_of_all_four_kinds_happen_in_every_segment(big):
 
 def test_families_merges_prospects_and_unlinked_accounts_are_there(demo):
     home, truth = demo
-    crm, population = home / "files/crm", truth.population
+    crm, population = home / "sandbox/world/crm", truth.population
     assert sum(bool(row["Parent_Account"]) for row in rows_of(crm / "accounts.csv", ";")) >= 2
     changes = rows_of(crm / "account_changes.csv", ";")
     assert sum(bool(row["Merged_Into"]) for row in changes) == 1
@@ -332,7 +333,7 @@ def test_families_merges_prospects_and_unlinked_accounts_are_there(demo):
     assert (population.has_workspace & ~population.has_help_desk).any()
     ids = Counter(
         row["metadata"].get("crm_account_no")
-        for row in objects_of(home / "files/billing/customers.jsonl")
+        for row in objects_of(home / "sandbox/world/billing/customers.jsonl")
     )
     del ids[None]
     assert sorted(ids.values())[-2:] == [1, 2]
@@ -515,9 +516,9 @@ def test_an_interrupted_demo_is_made_again(tmp_path):
     write_demo_company(home, accounts=60)
     marker = home / ".demo"
     marker.write_text(marker.read_text().replace("true", "false"), encoding="utf-8")
-    (home / "files/crm/accounts.csv").write_text("half", encoding="utf-8")
+    (home / "sandbox/world/crm/accounts.csv").write_text("half", encoding="utf-8")
     assert write_demo_company(home, accounts=60) is not None
-    assert len(rows_of(home / "files/crm/accounts.csv", ";")) == 60
+    assert len(rows_of(home / "sandbox/world/crm/accounts.csv", ";")) == 60
 
 
 def test_a_folder_that_is_not_a_demo_is_refused_and_stays_as_it_is(tmp_path):

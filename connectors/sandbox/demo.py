@@ -1,4 +1,7 @@
-"""The company of `healthloop demo`: a company folder from the template, and its synthetic files."""
+"""The company of `healthloop demo`: a company folder from the template, and its synthetic world.
+
+The world's files are not read by the company: the sandbox serves them as its vendors' APIs.
+"""
 
 import datetime as dt
 import json
@@ -6,26 +9,38 @@ import re
 import shutil
 from pathlib import Path
 
+from connectors.sandbox.servers.box import credentials
 from connectors.sandbox.world import WorldTruth, write_world
 from contracts.errors import InputError
 
 TEMPLATE = Path(__file__).parent / "company"
+WORLD = Path("sandbox") / "world"
+"""Where a company folder keeps its synthetic world."""
+
 MARKER = ".demo"
+PORT = 8787
+"""Where the sandbox listens, unless told otherwise; its TLS port is the next one."""
+
 _HISTORY = dt.timedelta(days=637)  # what the template leaves between history_start and today
 
 
 def write_demo_company(
-    home: Path, *, seed: int = 7, accounts: int = 2000, today: dt.date = dt.date(2026, 6, 30)
+    home: Path,
+    *,
+    seed: int = 7,
+    accounts: int = 2000,
+    today: dt.date = dt.date(2026, 6, 30),
+    port: int = PORT,
 ) -> WorldTruth | None:
-    """Make a company folder with YAML, mappings and the files of a synthetic world.
+    """Make a company folder: YAML, a `.env` for the sandbox on `port`, and a synthetic world.
 
     A folder that holds this very demo is left as it is, with all that was edited in it, and None
     is returned. The marker is completed last, so an interrupted demo is made again.
 
     Raises:
-        InputError: the folder holds something else, or a demo of another size, seed or day.
+        InputError: the folder holds something else, or a demo of another size, seed, day or port.
     """
-    wanted = {"seed": seed, "accounts": accounts, "today": today.isoformat()}
+    wanted = {"seed": seed, "accounts": accounts, "today": today.isoformat(), "port": port}
     marker = home / MARKER
     made = _read_marker(marker)
     if made is None and home.exists() and (not home.is_dir() or any(home.iterdir())):
@@ -45,9 +60,19 @@ def write_demo_company(
         TEMPLATE, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
     )
     _set_days(home / "company.yaml", today)
-    truth = write_world(home / "files", seed=seed, accounts=accounts, today=today)
+    _set_port(home / "sources", port)
+    lines = [f"{name}={value}\n" for name, value in sorted(credentials().items())]
+    (home / ".env").write_text("".join(lines), encoding="utf-8")
+    truth = write_world(home / WORLD, seed=seed, accounts=accounts, today=today)
     marker.write_text(json.dumps({**wanted, "complete": True}) + "\n", encoding="utf-8")
     return truth
+
+
+def sandbox_port(home: Path) -> int | None:
+    """The port on which a demo company expects its sandbox; None for any other company."""
+    made = _read_marker(home / MARKER)
+    port = made.get("port") if made else None
+    return port if isinstance(port, int) else None
 
 
 def _read_marker(marker: Path) -> dict[str, object] | None:
@@ -65,3 +90,11 @@ def _set_days(file: Path, today: dt.date) -> None:
     text = re.sub(r"(?m)^today: \S+", f"today: {today}", text)
     text = re.sub(r"(?m)^history_start: \S+", f"history_start: {today - _HISTORY}", text)
     file.write_text(text, encoding="utf-8")
+
+
+def _set_port(sources: Path, port: int) -> None:
+    for file in sources.glob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        text = text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}")
+        text = text.replace(f"127.0.0.1:{PORT + 1}", f"127.0.0.1:{port + 1}")
+        file.write_text(text, encoding="utf-8")

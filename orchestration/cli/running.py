@@ -2,7 +2,9 @@
 
 import datetime as dt
 import os
+import subprocess
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +12,10 @@ import duckdb
 import typer
 
 from connectors.plan import Plan, read_plan
-from connectors.sandbox.demo import write_demo_company
+from connectors.sandbox.demo import PORT, write_demo_company
 from contracts.company import Company, read_company
 from contracts.errors import InputError
+from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import console, errors
 from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
 from orchestration.cli.pages import portfolio_page
@@ -32,12 +35,17 @@ def demo(
         int, typer.Option(min=50, max=20000, help="Size of the synthetic company.")
     ] = 2000,
     seed: Annotated[int, typer.Option(help="Another seed is another company.")] = 7,
+    port: Annotated[
+        int,
+        typer.Option(min=1024, max=65534, help="Where its sandbox answers; TLS is on the next."),
+    ] = PORT,
 ) -> None:
     """Make a synthetic company and run the main job on it.
 
-    The second call shows the same page at once; `healthloop run` looks for new data.
+    Its vendors are a sandbox on this machine, which the sources are pulled from over HTTP. The
+    second call shows the same page at once; `healthloop run` looks for new data.
     """
-    made = write_demo_company(home, seed=seed, accounts=accounts)
+    made = write_demo_company(home, seed=seed, accounts=accounts, port=port)
     company = read_company(home)
     if made is not None:
         write_schemas(home)
@@ -46,7 +54,7 @@ def demo(
     days = [*week_ends(today, DEMO_WEEK_ENDS), today]
     missing = [day for day in days if day not in _scored_days(company)]
     if missing:
-        with watched() as on_step:
+        with sandbox_beside(company), watched() as on_step:
             run = run_days(company, days, pull=True, on_step=on_step)
         raise_if_held(run)
     else:
@@ -108,7 +116,7 @@ def run(
     """
     company = read_company(home)
     days = _days_to_run(company, as_of, first, last, every)
-    with watched() as on_step:
+    with sandbox_beside(company) if pull else nullcontext(), watched() as on_step:
         done = run_days(
             company, days, pull=pull, accept_band_changes=accept_band_changes, on_step=on_step
         )
@@ -159,7 +167,8 @@ def ui(
     console.print(f"Dagster is starting at http://127.0.0.1:{port}; stop it with Ctrl-C.")
     program = str(Path(sys.executable).parent / "dg")
     arguments = ["dev", "-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    os.execv(program, [program, *arguments])
+    with sandbox_beside(company), suppress(KeyboardInterrupt):
+        sys.exit(subprocess.run([program, *arguments], check=False).returncode)
 
 
 def _scored_days(company: Company) -> set[dt.date]:

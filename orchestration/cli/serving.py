@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from connectors.sandbox.demo import PORT, WORLD
 from connectors.sandbox.servers.box import Box
 from connectors.sandbox.servers.running import serve
 from connectors.sandbox.world import write_world
@@ -14,8 +15,6 @@ from contracts.company import read_company
 from orchestration.cli.console import console, errors, table_of
 from orchestration.cli.options import HOME, Home
 from orchestration.resources import clock
-
-WORLD = Path("sandbox") / "world"
 
 
 def moment_option(text: str) -> dt.datetime:
@@ -34,7 +33,7 @@ def sandbox(
     port: Annotated[
         int,
         typer.Option(min=0, max=65534, help="HTTP on 127.0.0.1; TLS is on the next. 0: any."),
-    ] = 8787,
+    ] = PORT,
     now: Annotated[
         dt.datetime | None,
         typer.Option(

@@ -19,7 +19,7 @@ from connectors.vendors.surveymonkey.questions import question_of
 from contracts.errors import SourceExhausted, SourceRefused, SourceUnavailable
 
 SETTINGS = {"token": {"env": "SURVEYMONKEY_TOKEN"}, "surveys": [{"id": SURVEY}]}
-FILE_MAPPINGS = Path(connector.__file__).parents[2] / "sandbox" / "company" / "sources" / "surveys"
+FILE_MAPPINGS = Path(__file__).parents[1] / "company_of_files" / "sources" / "surveys"
 BULK = "/responses/bulk"
 
 

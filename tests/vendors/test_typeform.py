@@ -18,7 +18,7 @@ from connectors.vendors.typeform.connector import Form, question_of
 from contracts.errors import SourceCorrupt, SourceRefused
 
 SETTINGS = {"token": {"env": "TYPEFORM_TOKEN"}, "forms": [{"id": FORM, "kind": "csat"}]}
-FILE_MAPPINGS = Path(connector.__file__).parents[2] / "sandbox" / "company" / "sources" / "surveys"
+FILE_MAPPINGS = Path(__file__).parents[1] / "company_of_files" / "sources" / "surveys"
 RESPONSES = "/responses$"
 
 

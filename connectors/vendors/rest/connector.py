@@ -19,11 +19,14 @@
 
 ``{since}``, ``{now}`` and ``{history_start}`` stand in `path`, `params` and `json` for instants in
 the form that `cursor_kind` names. Before the first reading `since` is the start of the history.
+All keys with a complete example: docs/add-a-connector.md.
 """
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from dlt.common import jsonpath
 from dlt.sources.helpers.rest_client.auth import OAuth2ClientCredentials
@@ -42,6 +45,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from connectors.api import ApiConfig, ApiStream, CursorKind, Reading, Rows, Vendor
 from connectors.http import Http, Limit, Manners
+from connectors.sources import Name
 from contracts.company import Strict
 from contracts.errors import SourceCorrupt
 from contracts.secrets import FromEnvironment, Secrets
@@ -113,8 +117,12 @@ class Paging(Strict):
         ways = (self.next_url, self.link_header, self.cursor, self.page_param, self.offset)
         if sum(map(bool, ways)) > 1:
             raise ValueError("there are several ways of paging; keep one")
-        if self.cursor and not (self.param or self.json_param):
+        if self.cursor and bool(self.param) == bool(self.json_param):
             raise ValueError("a cursor must go somewhere; add `param` or `json_param`")
+        if not self.cursor and (self.param or self.json_param):
+            raise ValueError("`param` and `json_param` belong to `cursor`; add it")
+        if "first_page" in self.model_fields_set and not self.page_param:
+            raise ValueError("`first_page` belongs to `page_param`; add it")
         return self
 
     def paginator(self) -> BasePaginator:
@@ -186,7 +194,15 @@ class RestConfig(ApiConfig):
     headers: dict[str, str] = Field(default_factory=dict)
     limits: list[RateLimit] = Field(default_factory=list)
     account: Account | None = None
-    streams: dict[str, RestStream] = Field(min_length=1)  # type: ignore[assignment]
+    streams: dict[Name, RestStream] = Field(min_length=1)  # type: ignore[assignment]
+
+    @field_validator("address")
+    @classmethod
+    def _no_more_than_an_address(cls, address: str) -> str:
+        parts = urlsplit(address)
+        if parts.username or parts.query or parts.fragment:
+            raise ValueError("it holds more than host and path; use `auth` and `params`")
+        return address
 
     @field_validator("headers")
     @classmethod
@@ -195,6 +211,17 @@ class RestConfig(ApiConfig):
             if name.lower() in ("authorization", "cookie", "x-api-key"):
                 raise ValueError(f"'{name}' holds a secret; write it as `auth: {{header: ...}}`")
         return headers
+
+
+class _OneAtATime(AuthBase):
+    """An authentication that asks for a token: once, and not for each stream's thread."""
+
+    def __init__(self, auth: AuthBase) -> None:
+        self._auth, self._turn = auth, Lock()
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        with self._turn:
+            return self._auth(request)
 
 
 class _KeyInHeader(AuthBase):
@@ -225,12 +252,14 @@ def _auth(auth: Auth, secrets: Secrets) -> AuthBase:
         )
         return HTTPBasicAuth(user, password)
     assert auth.oauth2 is not None
-    found: AuthBase = OAuth2ClientCredentials(
-        access_token_url=auth.oauth2.token_url,
-        client_id=secrets.of(auth.oauth2.client_id),
-        client_secret=secrets.of(auth.oauth2.client_secret),
+    return _OneAtATime(
+        OAuth2ClientCredentials(
+            access_token_url=auth.oauth2.token_url,
+            client_id=secrets.of(auth.oauth2.client_id),
+            client_secret=secrets.of(auth.oauth2.client_secret),
+            session=Http(auth.oauth2.token_url, Manners("api")).session,
+        )
     )
-    return found
 
 
 def account(http: Http, config: RestConfig) -> str:
@@ -255,7 +284,7 @@ def _stream(stream: RestStream) -> ApiStream:
     def read(reading: Reading[RestConfig]) -> Iterator[Rows]:
         instants = _instants(stream, reading)
         yield from reading.client.pages(
-            _filled(stream.path, instants),
+            str(_filled(stream.path, instants)),
             method=stream.method,
             params=_filled(stream.params, instants),
             json=_filled(stream.body, instants),
@@ -276,28 +305,33 @@ def _stream(stream: RestStream) -> ApiStream:
     )
 
 
-def _instants(stream: RestStream, reading: Reading[RestConfig]) -> dict[str, str]:
+def _instants(stream: RestStream, reading: Reading[RestConfig]) -> dict[str, str | int]:
     start = dt.datetime.combine(reading.history_start, dt.time(), dt.UTC)
     instants = {"since": reading.since or start, "now": reading.now, "history_start": start}
     return {f"{{{name}}}": _written(at, stream.cursor_kind) for name, at in instants.items()}
 
 
-def _written(at: dt.datetime, kind: CursorKind) -> str:
-    """An instant as APIs expect it: ``2026-06-30T20:00:00Z``, or as a number since 1970.
+def _written(at: dt.datetime, kind: CursorKind) -> str | int:
+    """An instant as APIs expect it: ``2026-06-30T20:00:00Z``, or a number since 1970.
 
     >>> _written(dt.datetime(2026, 6, 30, 20, tzinfo=dt.UTC), "iso")
     '2026-06-30T20:00:00Z'
     """
     if kind == "iso":
         return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return str(int(at.timestamp() * (1000 if kind == "epoch_ms" else 1)))
+    return int(at.timestamp() * (1000 if kind == "epoch_ms" else 1))
 
 
-def _filled(value: Any, instants: Mapping[str, str]) -> Any:
-    """A setting with its placeholders replaced, however deep they stand."""
+def _filled(value: Any, instants: Mapping[str, str | int]) -> Any:
+    """A setting with its placeholders replaced, however deep they stand.
+
+    A placeholder that stands alone becomes a number where instants are numbers.
+    """
     if isinstance(value, str):
-        for placeholder, text in instants.items():
-            value = value.replace(placeholder, text)
+        if value in instants:
+            return instants[value]
+        for placeholder, instant in instants.items():
+            value = value.replace(placeholder, str(instant))
         return value
     if isinstance(value, dict):
         return {key: _filled(inner, instants) for key, inner in value.items()}

@@ -1,0 +1,1 @@
+"""Salesforce: the CRM behind the accounts, read by SOQL over REST and Bulk 2.0."""
