@@ -328,6 +328,19 @@ def test_what_changed_between_two_readings_is_dated_by_the_history(box):
     ]
 
 
+def test_a_former_parent_is_found_by_its_id_not_by_its_name(box):
+    heads = records(box, "Account").rows(box.now.timestamp())[:6]
+    former, *others = [row for row in heads if not row.body.get("IsDeleted")]
+    for row in others:
+        change(box, "Account", row.id, ParentId=former.id)
+        change(box, "Account", row.id, ParentId=None)
+    rows = read(box)
+    for row in others:
+        chain = chain_of(rows, row.body["AccountNumber"])
+        assert chain[-2]["parent_id"] == former.body["AccountNumber"]
+        assert chain[-1]["parent_id"] is None
+
+
 def test_fields_without_history_change_when_they_are_seen_and_the_past_stays(box):
     positions = {}
     rows = read(box, positions)

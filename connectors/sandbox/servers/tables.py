@@ -1,11 +1,13 @@
 """Records in versions over time: what a vendor's server knows at a moment."""
 
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
 _MOMENTS_KEPT = 4
 
 
@@ -38,6 +40,7 @@ class Table:
         self._versions: dict[str, list[Row]] = {}
         self._lock = RLock()
         self._current: dict[float, list[Row]] = {}
+        self._derived: dict[tuple[float, str], Any] = {}
         self._all: list[Row] | None = None
 
     def put(self, id: str, body: dict[str, Any], at: float) -> None:
@@ -70,6 +73,16 @@ class Table:
             rows = self._current[now]
         return [row for row in rows if deleted or not row.deleted]
 
+    def derived(self, now: float, name: str, make: Callable[[list[Row]], _T]) -> _T:
+        """What `make` gives for the rows at `now`, tombstones too; kept until a record changes."""
+        with self._lock:
+            if (now, name) not in self._derived:
+                if len(self._derived) >= _MOMENTS_KEPT:
+                    self._derived.clear()
+                self._derived[now, name] = make(self.rows(now, deleted=True))
+            kept: _T = self._derived[now, name]
+            return kept
+
     def get(self, id: str, now: float) -> Row | None:
         """The record as it is at `now`; None where there is none, not yet or no more."""
         with self._lock:
@@ -90,6 +103,7 @@ class Table:
             created = min(at, versions[0].created) if versions else at
             insort(versions, Row(id, body, created, at, deleted), key=attrgetter("changed"))
             self._current.clear()
+            self._derived.clear()
             self._all = None
 
 

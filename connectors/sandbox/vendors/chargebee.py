@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors import chargebee_records as records
 from connectors.sandbox.vendors.billing_terms import DAY_SECONDS, Record, hashed
@@ -83,9 +84,9 @@ class Site:
         def respond(request: Request) -> Response:
             try:
                 self._authenticate(request)
-                return JSONResponse(answer(request))
+                return Json(answer(request))
             except Refusal as refusal:
-                return JSONResponse(refusal.body, refusal.status)
+                return Json(refusal.body, refusal.status)
 
         return respond
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors.intercom_records import fill_companies, fill_conversations
 from connectors.sandbox.vendors.intercom_search import Unsearchable, matches
@@ -67,7 +68,7 @@ class _Server:
         except _Refused as refused:
             error = {"code": refused.code, "message": str(refused)}
             content = {"type": "error.list", "request_id": "00sandbox", "errors": [error]}
-            response = JSONResponse(content, refused.status)
+            response = Json(content, refused.status)
         response.headers["X-RateLimit-Limit"] = "166"
         response.headers["X-RateLimit-Remaining"] = "165"
         response.headers["X-RateLimit-Reset"] = str(int(self.now) + 10)
@@ -104,7 +105,7 @@ class _Server:
             "timezone": "Europe/Berlin", "created_at": 1_577_869_200,
             "identity_verification": False,
         }  # fmt: skip
-        return JSONResponse({
+        return Json({
             "type": "admin", "id": "1295", "email": "owner@lakeview.example",
             "name": "Ada Sandbox", "email_verified": True, "app": app, "has_inbox_seat": True,
         })  # fmt: skip
@@ -124,7 +125,7 @@ class _Server:
         rows.sort(key=lambda row: (row.body["last_request_at"], row.id), reverse=order == "desc")
         last = max(1, -(-len(rows) // size))
         address = f"{self.box.address('intercom')}/companies/list?per_page={size}"
-        return JSONResponse({
+        return Json({
             "type": "list",
             "data": [_company(row) for row in rows[(page - 1) * size : page * size]],
             "pages": {
@@ -155,7 +156,7 @@ class _Server:
         rows, found.rest = found.rest[:size], found.rest[size:]
         if not rows:
             self.scrolling = None
-        return JSONResponse({
+        return Json({
             "type": "list",
             "data": [_company(row) for row in rows],
             "pages": None,
@@ -167,7 +168,7 @@ class _Server:
         row = self.companies.get(request.path_params["id"], self.now)
         if row is None:
             raise _Refused(404, "company_not_found", "Company Not Found")
-        return JSONResponse(_company(row))
+        return Json(_company(row))
 
     def search(self, request: Request, body: Any) -> Response:
         if not isinstance(body, dict) or "query" not in body:
@@ -200,7 +201,7 @@ class _Server:
         }  # fmt: skip
         if more:
             pages["next"] = {"per_page": size, "starting_after": _cursor(given[-1])}
-        return JSONResponse({
+        return Json({
             "type": "conversation.list",
             "conversations": [self._seen(row, request) for row in given],
             "total_count": len(rows),
@@ -211,7 +212,7 @@ class _Server:
         row = self.conversations.get(request.path_params["id"], self.now)
         if row is None:
             raise _Refused(404, "not_found", "Resource Not Found")
-        return JSONResponse(self._seen(row, request))
+        return Json(self._seen(row, request))
 
     def _seen(self, row: Row, request: Request) -> dict[str, Any]:
         """A conversation as the asked version shows it: before 2.15 without its company."""

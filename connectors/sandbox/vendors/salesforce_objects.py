@@ -22,7 +22,7 @@ ORGANIZATION = "00D5g000008SaNdEAW"
 _CRM_ZONE = ZoneInfo("Europe/Berlin")
 _INTEGRATION_USER = "Integration User"
 Names = Mapping[Any, str | None]
-"""Of users, by id."""
+"""Of users and accounts, by id."""
 
 Put = tuple[str, Record, float]
 """A version of a record: id, body, and the epoch second from which on it is there."""
@@ -45,7 +45,8 @@ def save(box: Box, name: str, id: str, changes: Record, at: float) -> None:
     before = row.body if row else {}
     if name in HISTORY:
         history, _ = HISTORY[name]
-        names: Names = {user.id: user.body["Name"] for user in records(box, "User").rows(at)}
+        shown = (row for name in ("User", "Account") for row in records(box, name).rows(at))
+        names: Names = {row.id: row.body.get("Name") for row in shown}
         for put in _history_of(name, id, before, before | changes, at, names) if row else ():
             records(box, history).put(*put)
     table.put(id, before | changes, at)

@@ -86,8 +86,8 @@ HISTORY = {"Account": ("AccountHistory", "AccountId"), "Goal__c": ("Goal__Histor
 
 TRACKED = {
     "Account": (
-        "Name", "AccountNumber", "Type", "OwnerId", "CurrencyIsoCode", "ARR__c", "Renewal_Date__c",
-        "Edition__c", "Objective__c", "Success_Manager__c",
+        "Name", "AccountNumber", "Type", "OwnerId", "ParentId", "CurrencyIsoCode", "ARR__c",
+        "Renewal_Date__c", "Edition__c", "Objective__c", "Success_Manager__c",
     ),
     "Goal__c": ("Progress__c", "Measured_At__c"),
 }  # fmt: skip

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors import stripe_records as records
 from connectors.sandbox.vendors.billing_terms import hashed
@@ -97,9 +98,9 @@ class Billing:
                     version,
                     request.path_params.get("id", ""),
                 )
-                return JSONResponse(answer(asked), headers=headers)
+                return Json(answer(asked), headers=headers)
             except Refusal as refusal:
-                return JSONResponse(refusal.body, refusal.status, headers)
+                return Json(refusal.body, refusal.status, headers)
 
         return respond
 
@@ -127,9 +128,7 @@ class Billing:
 
     def _bodies(self, name: str) -> list[Body]:
         """All objects of a kind, newest first."""
-        rows = self._table(name).rows(self._now)
-        bodies = [row.body for row in rows]
-        return sorted(bodies, key=lambda body: (body["created"], body["id"]), reverse=True)
+        return self._table(name).derived(self._now, "newest first", _newest_first)
 
     @property
     def _now(self) -> float:
@@ -252,6 +251,11 @@ class Billing:
                 before[row.id] = row
         events.sort(key=lambda event: event["created"])
         return events[::-1]
+
+
+def _newest_first(rows: list[Row]) -> list[Body]:
+    bodies = [row.body for row in rows if not row.deleted]
+    return sorted(bodies, key=lambda body: (body["created"], body["id"]), reverse=True)
 
 
 def _told(name: str, before: Row | None, row: Row) -> Iterator[Body]:

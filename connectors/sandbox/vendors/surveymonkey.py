@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Row, Table
 
 SURVEY = "412000017"
@@ -73,7 +74,7 @@ class _Server:
                 self._authenticate(request)
                 response = handler(request)
             except _Refused as refused:
-                response = JSONResponse(refused.body, refused.status)
+                response = Json(refused.body, refused.status)
             self.asked += 1
             # The sandbox's clock may stand still, so its budgets are shown but never used up.
             for span, limit, reset in (("Minute", MINUTE_LIMIT, 60), ("Day", DAY_LIMIT, 86_400)):
@@ -107,7 +108,7 @@ class _Server:
     def me(self, request: Request) -> Response:
         _only(request.query_params, set())
         scopes = ["users_read", "surveys_read", "responses_read", "responses_read_detail"]
-        return JSONResponse({
+        return Json({
             "id": "90210017",
             "username": "lakeview",
             "first_name": "Ada",
@@ -129,16 +130,16 @@ class _Server:
              "href": self._address(f"/surveys/{row.id}")}
             for row in self.questionnaires.rows(self.now)
         ]  # fmt: skip
-        return JSONResponse(self._list("/surveys", request, rows, page, size))
+        return Json(self._list("/surveys", request, rows, page, size))
 
     def survey(self, request: Request) -> Response:
-        return JSONResponse({k: v for k, v in self._survey(request).items() if k != "pages"})
+        return Json({k: v for k, v in self._survey(request).items() if k != "pages"})
 
     def details(self, request: Request) -> Response:
         body = self._survey(request)
         if sum(len(page["questions"]) for page in body["pages"]) > 1000:
             raise _Refused(413, "1030", "Request Entity Too Large", "The survey is too large.")
-        return JSONResponse(body)
+        return Json(body)
 
     def _survey(self, request: Request) -> dict[str, Any]:
         _only(request.query_params, set())
@@ -168,7 +169,7 @@ class _Server:
             rows.reverse()
         bodies = [self._response(row, query.get("question_ids")) for row in rows]
         path = f"/surveys/{survey}/responses/bulk"
-        return JSONResponse(self._list(path, request, bodies, page, size))
+        return Json(self._list(path, request, bodies, page, size))
 
     def _response(self, row: Row, question_ids: str | None) -> dict[str, Any]:
         body = row.body | {

@@ -7,9 +7,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Row, Table
 
 FORM = "cSat9LkV"
@@ -51,7 +52,7 @@ class _Server:
                 self._authenticate(request)
                 return handler(request)
             except _Refused as refused:
-                return JSONResponse(refused.body, refused.status)
+                return Json(refused.body, refused.status)
 
         return handle
 
@@ -75,7 +76,7 @@ class _Server:
         return self.box.now.timestamp()
 
     def me(self, request: Request) -> Response:
-        return JSONResponse({
+        return Json({
             "user_id": "01H7LAKEVIEW0SANDBOX",
             "email": "owner@lakeview.example",
             "alias": "Lakeview",
@@ -91,10 +92,10 @@ class _Server:
              "_links": {"display": f"https://lakeview.typeform.com/to/{row.id}"}}
             for row in rows
         ]  # fmt: skip
-        return JSONResponse({"total_items": len(items), "page_count": 1, "items": items})
+        return Json({"total_items": len(items), "page_count": 1, "items": items})
 
     def form(self, request: Request) -> Response:
-        return JSONResponse(self._form(request).body)
+        return Json(self._form(request).body)
 
     def _form(self, request: Request) -> Row:
         row = self.definitions.get(request.path_params["form"], self.now)
@@ -112,7 +113,7 @@ class _Server:
         rows = [row for row in rows if row.body["response_type"] in wanted]
         rows = _by_token(rows, query) if {"before", "after"} & set(query) else _by_time(rows, query)
         given = rows[: self.box.page_size("typeform", size)]
-        return JSONResponse({
+        return Json({
             "total_items": len(rows),
             "page_count": -(-len(rows) // size),
             "items": [_item(row) for row in given],
