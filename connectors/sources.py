@@ -180,6 +180,11 @@ TYPES = (*_CONFIGS, *vendors.NAMES)
 """Everything that can stand as `type` in a source's YAML."""
 
 
+def models() -> dict[str, type[Strict]]:
+    """The model of the settings of every type."""
+    return {**_CONFIGS, **{name: vendors.vendor(name).config for name in vendors.NAMES}}
+
+
 @dataclass(frozen=True)
 class Source:
     """A declared source.
@@ -307,11 +312,10 @@ def _read_source(document: Document) -> tuple[Source | None, list[Problem]]:
         cause = "'type' is missing" if kind is None else f"unknown type '{kind}'"
         return None, [*problems, document.problem(("type",), cause, nearest(str(kind), TYPES))]
     vendor = vendors.vendor(kind) if kind in vendors.NAMES else None
-    model = vendor.config if vendor else _CONFIGS[kind]
     if vendor is None and not isinstance(data.get("streams", {}), dict):
         cause = "`streams` is a mapping of a name to what that stream is"
         return None, [*problems, document.problem((), cause, "see docs/connect-your-data.md")]
-    config, more = validate(document, model)
+    config, more = validate(document, vendor.config if vendor else _CONFIGS[kind])
     problems += more
     if config is None or problems:
         return None, problems

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from contracts.documents import Document, nearest, read_document, validate
 from contracts.errors import ConfigurationError, NotFoundError, Problem
@@ -78,6 +78,18 @@ def _mail_address(text: str) -> str:
     return text
 
 
+def _web_address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s<>|]+", text):
+        raise ValueError("is no web address; write one like https://dagster.example.com")
+    return text
+
+
+def _never_in_clear(given: object) -> object:
+    if isinstance(given, str):
+        raise ValueError("is a secret, and stands in no file; write {env: SLACK_WEBHOOK_URL}")
+    return given
+
+
 _MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()]+@[^\s@<>,;:\"()]+")
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 
@@ -91,10 +103,12 @@ class EmailAlerts(Strict):
     user: FromEnvironment | None = None
     password: FromEnvironment | None = None
     sender: MailAddress = Field(alias="from")
-    to: tuple[MailAddress, ...] = Field(min_length=1)
+    to: tuple[MailAddress, ...]
 
     @model_validator(mode="after")
-    def _nothing_in_clear(self) -> Self:
+    def _can_be_sent(self) -> Self:
+        if not self.to:
+            raise ValueError("`to` is empty; name at least one address")
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password belong together; give both or neither")
         if self.security == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
@@ -109,9 +123,9 @@ class Alerts(Strict):
     Dagster, for links.
     """
 
-    slack: FromEnvironment | None = None
+    slack: Annotated[FromEnvironment | None, BeforeValidator(_never_in_clear)] = None
     email: EmailAlerts | None = None
-    ui: str | None = Field(default=None, pattern=r"^https?://[^\s<>|]+$")
+    ui: Annotated[str, AfterValidator(_web_address)] | None = None
 
     @property
     def enabled(self) -> bool:

@@ -9,10 +9,11 @@ import duckdb
 import requests
 from pydantic import BaseModel
 
+from connectors.alerts import channels
 from connectors.lake import Lake
 from connectors.sources import FilesConfig, Source, SqlConfig, check_sources
 from contracts.company import Company
-from contracts.errors import HealthloopError, SourceRefused
+from contracts.errors import HealthloopError, SourceError, SourceRefused
 from contracts.secrets import FromEnvironment, Secrets
 from contracts.tables import METRIC_TABLES
 from orchestration.assets.signals import are_built, fed_tables
@@ -44,6 +45,7 @@ def examine(company: Company) -> Iterator[Finding]:
         yield from _source(company, source)
     yield from _tables(sources)
     yield from _warehouse(company)
+    yield from _alerts(company)
     yield _ui()
 
 
@@ -220,6 +222,19 @@ def _scored(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             f"{metrics} metrics cannot be measured everywhere",
             "healthloop gaps",
         )
+
+
+def _alerts(company: Company) -> Iterator[Finding]:
+    if not company.settings.alerts.enabled:
+        yield Finding(
+            "note", "alerts", "nobody is told when a source or a run fails",
+            "name Slack or e-mail under `alerts:` in company.yaml; docs/alerts.md shows how",
+        )  # fmt: skip
+    for name, channel in channels(company):
+        if isinstance(channel, SourceError):
+            yield Finding("problem", f"alerts by {name}", channel.cause, channel.remedy)
+        else:
+            yield Finding("ok", f"alerts by {name}", "it is told when a source or a run fails")
 
 
 def _ui() -> Finding:

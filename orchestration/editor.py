@@ -1,12 +1,14 @@
 """JSON Schemas of everything in a company folder, so that an editor checks and completes it."""
 
 import json
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from connectors.sources import Config
+from connectors.sources import models
 from contracts.company import Settings
 from scoring.schemas import json_schemas
 
@@ -39,6 +41,6 @@ def write_schemas(home: Path) -> list[Path]:
 def _schemas() -> dict[str, dict[str, Any]]:
     return {
         "company.yaml": Settings.model_json_schema(),
-        "sources/*.yaml": TypeAdapter(Config).json_schema(),
+        "sources/*.yaml": TypeAdapter(reduce(or_, models().values())).json_schema(),
         **json_schemas(),
     }

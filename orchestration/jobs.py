@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from orchestration.alerting import HOOKS
 from orchestration.assets import metrics, plan, scores
 
 SCORED = dg.AssetSelection.assets(metrics.KEY, scores.SCORES, scores.CONTRIBUTIONS)
@@ -11,12 +12,14 @@ DAILY = dg.define_asset_job(
     selection=dg.AssetSelection.all(),
     description="Pull every source, bring signals up to date, compute the day's metrics and scores "
     "and plan what the CRM would receive.",
+    hooks=HOOKS,
 )
 
 REFRESH = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.groups("raw", "signals"),
     description="Pull every source and bring signals up to date; scores stay as they are.",
+    hooks=HOOKS,
 )
 
 REPLAY = dg.define_asset_job(
@@ -24,6 +27,7 @@ REPLAY = dg.define_asset_job(
     selection=SCORED | dg.AssetSelection.assets(plan.KEY),
     description="Compute metrics, scores and plan of past days from the signals that are there, "
     "point in time: a day sees what was known on that day.",
+    hooks=HOOKS,
 )
 
 JOBS = [DAILY, REFRESH, REPLAY]

@@ -166,12 +166,17 @@ def gaps(
     ] = False,
     form: Form = Format.TABLE,
 ) -> None:
-    """List what cannot be scored, and why."""
+    """List what cannot be scored, and why.
+
+    For each metric and segment: the accounts that cannot have it, their share and their revenue.
+    The reason is no link, no source, no event of that name, or a stream that is not ok.
+    """
     company = read_company(home)
     with scored_warehouse(company) as connection:
         day = scored_day(connection, as_of)
-        used = None if whole else metrics_in_use(library_of(connection, day))
-        found = tracking_gaps(connection, day, metrics=used)
+        library = library_of(connection, day)
+        used = None if whole else metrics_in_use(library)
+        found = tracking_gaps(connection, day, metrics=used, library=library)
     rows = [
         (g.metric, g.segment, g.reason, g.accounts, round(100 * g.share, 2), g.arr) for g in found
     ]

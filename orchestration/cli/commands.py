@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from orchestration.cli import asking, checking, running, serving
+from orchestration.cli import alerting, asking, checking, running, serving, sourcing
 
 app = typer.Typer(
     help="Explained risk and upsell scores for SaaS customers, computed in Dagster.",
@@ -23,6 +23,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     checking.catalogue: "healthloop catalogue > catalogue.md",
     asking.gaps: "healthloop gaps --format csv > gaps.csv",
     checking.doctor: "healthloop doctor",
+    alerting.alerts: "healthloop alerts --test",
     checking.schemas: "healthloop schemas",
     running.ui: "healthloop ui --port 3000",
     serving.sandbox: "healthloop sandbox --port 8787",
@@ -30,3 +31,5 @@ COMMANDS: dict[Callable[..., None], str] = {
 
 for command, example in COMMANDS.items():
     app.command(epilog=f"Example:  {example}")(command)
+
+app.add_typer(sourcing.app, name="sources", epilog="Example:  healthloop sources --format csv")
