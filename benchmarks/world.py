@@ -155,7 +155,9 @@ def _accounts(connection: duckdb.DuckDBPyConnection, size: Size) -> None:
                 "FROM customers"
             )
         for table in tables:
-            connection.execute("INSERT INTO signals.feeds VALUES (?, ?)", [table, source])
+            connection.execute(
+                "INSERT INTO signals.feeds VALUES (?, ?, ?, ?)", [table, source, source, table]
+            )
 
 
 def _usage(connection: duckdb.DuckDBPyConnection, size: Size) -> None:

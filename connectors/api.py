@@ -76,7 +76,8 @@ class Reading(Generic[ConfigT]):
     `position` holds what the last completed reading left. A reader changes it in place; it is
     kept once the reading has come to its end and its rows are stored. `since` is the newest cursor
     value of earlier readings minus the stream's overlap, in UTC; None on the first reading, which
-    goes back to `history_start`, some time before the first day that is scored. `now` is the only clock. `scratch` is a folder for downloads.
+    goes back to `history_start`, some time before the first day that is scored. `now` is the only
+    clock. `scratch` is a folder for downloads.
     """
 
     config: ConfigT

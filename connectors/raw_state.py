@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
+from connectors.acceptance import Accepted
 from connectors.api import ApiStream
 from connectors.files import normalised
 from connectors.lake import FileVersion, Lake, LakeFile, raw_relation_sql
@@ -39,8 +40,10 @@ class Part:
 class RawState:
     """All completed loads of all sources, read once for a build."""
 
-    def __init__(self, company: Company, sources: Sequence[Source]) -> None:
-        lake = Lake(company)
+    def __init__(
+        self, company: Company, sources: Sequence[Source], accepted: Accepted | None = None
+    ) -> None:
+        lake, self.accepted = Lake(company), accepted or Accepted()
         self.files: dict[Stream, list[LakeFile]] = {}
         self.versions: dict[Stream, list[FileVersion]] = {}
         self.emptied: dict[Stream, dict[str, FileVersion]] = {}
@@ -61,10 +64,13 @@ class RawState:
                 self._add(version, (source.name, version.stream))
 
     def _add(self, version: FileVersion, stream: Stream) -> None:
-        """Take a version into account; one without rows only says that its file became empty."""
+        """Take a version into account.
+
+        One without rows only says that its file became empty, unless a person accepted it.
+        """
         known = self.versions.setdefault(stream, [])
         emptied = self.emptied.setdefault(stream, {})
-        if version.rows:
+        if version.rows or self.accepted.has(stream, version.load_id):
             known.append(version)
             emptied.pop(version.source_file, None)
         elif version.whole and any(v.source_file == version.source_file for v in known):
@@ -187,22 +193,6 @@ class RawState:
 
     def _note(self, stream: Stream, load: str, column: str, rows: int, filled: int) -> None:
         self.columns.setdefault(stream, {}).setdefault(load, {})[column] = (rows, filled)
-
-    def vanished_column(self, stream: Stream, load: str, used: Iterable[str]) -> str | None:
-        """A column in use that older loads had and this one has not, or None."""
-        loads = self.columns.get(stream, {})
-        here = loads.get(load, {})
-        size = max((rows for rows, _ in here.values()), default=0)
-        older = [columns for key, columns in loads.items() if float(key) < float(load)]
-        for column in sorted(used) if size else ():
-            past = [columns[column] for columns in older if column in columns]
-            rows = sum(rows for rows, filled in past if filled)
-            if not rows or (column in here and here[column][1]):
-                continue
-            share = sum(filled for _, filled in past) / rows
-            if column not in here or (share >= ALWAYS_FILLED and min(rows, size) >= ENOUGH_ROWS):
-                return column
-        return None
 
 
 def _with_columns(api: ApiStream, rows: str | None) -> str:

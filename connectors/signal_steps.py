@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from duckdb import DuckDBPyConnection
 
 from connectors import identity
+from connectors.doubts import doubts
+from connectors.files import normalised
 from connectors.mapping import Mapping
 from connectors.mapping_errors import column_problems
 from connectors.quoting import literal, quoted
-from connectors.raw_state import RawState, Stream, create_view
+from connectors.raw_state import Part, RawState, Stream, create_view
 from connectors.signal_tables import STORED
 from connectors.sources import Source
 from connectors.versions import keys_of, stage
@@ -37,6 +39,15 @@ class Step:
     first: bool
 
 
+@dataclass(frozen=True)
+class Held:
+    """The first load that a mapping must not read, with the reason; all later ones wait."""
+
+    stream: Stream
+    load_id: str
+    reason: str
+
+
 class Stager:
     """Plans the loads of mappings and stages them, one at a time.
 
@@ -53,6 +64,7 @@ class Stager:
     ) -> None:
         self.connection, self.raw, self.attached, self.now = connection, raw, attached, now
         self.sources = {source.name: source for source in sources}
+        self._doubts: dict[tuple[str, str], dict[tuple[Stream, str], str]] = {}
 
     def in_place(self, mapping: Mapping) -> bool:
         """True when a mapping reads a stream that has no lake."""
@@ -62,11 +74,11 @@ class Stager:
         """The column by whose days a stream is computed anew (`rebuild_by`), where declared."""
         return getattr(self.sources[stream[0]].streams[stream[1]], "rebuild_by", None)
 
-    def steps(self, mapping: Mapping, *, built: bool) -> tuple[list[Step], str | None]:
+    def steps(self, mapping: Mapping, *, built: bool) -> tuple[list[Step], Held | None]:
         """The loads that a mapping can build, oldest first, and why later ones must wait.
 
-        A load without a column that the mapping uses is held, lest facts turn to null because an
-        export broke; once every file in it has a newer version, it is passed over.
+        A load in doubt (`connectors.doubts`) is held, lest facts turn to null or vanish because an
+        export broke; once newer loads say all of it again, it is passed over.
         """
         if self.in_place(mapping):
             first = not built
@@ -77,15 +89,10 @@ class Stager:
         loads = self.raw.loads(mapping.streams)
         steps: list[Step] = []
         for load_id, loaded_at in loads.items():
-            broken = [(s, c) for (s, load), c in ignored.items() if load == load_id]
-            lasting = [(s, c) for s, c in broken if not self._replaced(s, load_id)]
-            if lasting:
-                stream, column = lasting[0]
-                return steps, (
-                    f"column '{column}' of raw_{stream[0]}.{stream[1]}, which "
-                    f"sources/{mapping.source}/{mapping.table}.sql uses, has vanished; "
-                    "restore the column or change the mapping"
-                )
+            broken = [(s, why) for (s, load), why in ignored.items() if load == load_id]
+            for stream, why in broken:
+                if not self._replaced(mapping, stream, load_id):
+                    return steps, Held(stream, load_id, why)
             if not all(self.raw.ready(s, load_id) for s in mapping.streams):
                 continue
             if all(any(s == b for b, _ in broken) or not self.raw.brought(s, load_id)
@@ -100,23 +107,46 @@ class Stager:
         return steps, None
 
     def _broken_loads(self, mapping: Mapping) -> dict[tuple[Stream, str], str]:
-        """Loads that lack a column in use, with that column."""
-        found = {}
-        for stream in mapping.streams:
-            for load in self.raw.columns.get(stream, {}):
-                column = self.raw.vanished_column(stream, load, mapping.columns)
-                if column:
-                    found[stream, load] = column
-        return found
+        """Loads in doubt, with the reason."""
+        key = (mapping.source, mapping.table)
+        if key not in self._doubts:
+            self._doubts[key] = {
+                (stream, load): why
+                for stream in mapping.streams
+                for load, why in doubts(self.raw, stream, mapping, self.raw.accepted).items()
+            }
+        return self._doubts[key]
 
-    def _replaced(self, stream: Stream, load_id: str) -> bool:
-        """True when every file of a load has a newer whole version."""
-        later = {
-            v.source_file
-            for v in self.raw.versions[stream]
-            if v.whole and float(v.load_id) > float(load_id)
-        }
-        return {v.source_file for v in self.raw.brought(stream, load_id)} <= later
+    def held(self, mapping: Mapping) -> list[tuple[Stream, str]]:
+        """All loads in doubt that no newer load replaces: what a person may accept."""
+        return [
+            (stream, load)
+            for stream, load in self._broken_loads(mapping)
+            if not self._replaced(mapping, stream, load)
+        ]
+
+    def _replaced(self, mapping: Mapping, stream: Stream, load_id: str) -> bool:
+        """True when newer loads say again all that a load says."""
+        brought = {v.source_file for v in self.raw.brought(stream, load_id)}
+        newer = [v for v in self.raw.versions[stream] if float(v.load_id) > float(load_id)]
+        if brought <= {v.source_file for v in newer if v.whole}:
+            return True
+        broken = {load for s, load in self._broken_loads(mapping) if s == stream}
+        good = [Part(v.source_file, v.load_id) for v in newer if v.load_id not in broken]
+        return bool(good) and self._said_again(stream, load_id, good)
+
+    def _said_again(self, stream: Stream, load_id: str, newer: Sequence[Part]) -> bool:
+        """True when every row of a load of an API has a newer version in these parts."""
+        api = self.raw.apis.get(stream)
+        if api is None:
+            return False
+        here = [Part(v.source_file, v.load_id) for v in self.raw.brought(stream, load_id)]
+        keys = ", ".join(map(quoted, normalised(list(api.primary_key)).values()))
+        left = self.connection.execute(
+            f"SELECT {keys} FROM ({self.raw.relation(stream, here, every_row=True)}) EXCEPT "
+            f"SELECT {keys} FROM ({self.raw.relation(stream, newer, every_row=True)}) LIMIT 1"
+        ).fetchone()
+        return left is None
 
     def stage(self, mapping: Mapping, step: Step) -> None:
         """Run a mapping for one load into `staged`, and find what has `vanished`."""

@@ -31,9 +31,10 @@ _STATE = {
     "revenue DECIMAL(18,2), currency VARCHAR",
     "quarantine": 'source VARCHAR, "table" VARCHAR, row_key VARCHAR, reason VARCHAR, '
     "load_id VARCHAR, quarantined_at TIMESTAMP",
-    "feeds": '"table" VARCHAR, source VARCHAR',
+    "feeds": '"table" VARCHAR, source VARCHAR, stream_source VARCHAR, stream VARCHAR',
+    "held": "source VARCHAR, stream VARCHAR, load_id VARCHAR",
     "source_health": "source VARCHAR, stream VARCHAR, checked_at TIMESTAMP, status VARCHAR, "
-    "reason VARCHAR, last_load_at TIMESTAMP, rows BIGINT",
+    "reason VARCHAR, last_load_at TIMESTAMP, rows BIGINT, good_day DATE",
     "loads": 'source VARCHAR, "table" VARCHAR, load_id VARCHAR, rows BIGINT, '
     "quarantined BIGINT, quarantine_share DOUBLE",
     "builds": 'source VARCHAR, "table" VARCHAR, fingerprint VARCHAR',
@@ -65,6 +66,7 @@ def create_tables(connection: DuckDBPyConnection) -> None:
     connection.execute("CREATE SCHEMA IF NOT EXISTS signals")
     for name, columns in _STATE.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS signals.{name} ({columns})")
+    _renew(connection)
     for mapping, table in STORED.items():
         wanted = [(column.name, column.type) for column in stored_columns(table)]
         found = connection.execute(
@@ -77,6 +79,13 @@ def create_tables(connection: DuckDBPyConnection) -> None:
         create_table(connection, table)
         for state in ("builds", "loads", "keys_seen", "quarantine"):
             connection.execute(f'DELETE FROM signals.{state} WHERE "table" = ?', [mapping])
+
+
+def _renew(connection: DuckDBPyConnection) -> None:
+    """Give tables of an older version their new columns; a build fills `feeds` again."""
+    connection.execute("ALTER TABLE signals.source_health ADD COLUMN IF NOT EXISTS good_day DATE")
+    for column in ("stream_source", "stream"):
+        connection.execute(f"ALTER TABLE signals.feeds ADD COLUMN IF NOT EXISTS {column} VARCHAR")
 
 
 def create_table(connection: DuckDBPyConnection, table: Table) -> None:

@@ -11,13 +11,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
 from connectors import identity
-from connectors.health import StreamHealth, latest_health, naive_utc, record_health
+from connectors.acceptance import read_accepted
+from connectors.health import StreamHealth, naive_utc, record_health
 from connectors.lake import attached_sql
 from connectors.mapping import Mapping, macros, read_mapping
 from connectors.mapping_errors import explain, warehouse_error
@@ -26,6 +27,7 @@ from connectors.signal_reports import BuildReport, TableReport
 from connectors.signal_steps import Stager, Step
 from connectors.signal_tables import STORED, create_table, create_tables
 from connectors.sources import Source
+from connectors.verdicts import judge
 from connectors.versions import close_vanished, merge
 from contracts.company import Company
 from contracts.errors import ConfigurationError, Problem
@@ -114,13 +116,15 @@ class _Builder:
         with self._transaction():
             self.raw.count_columns(self.connection)
         self._forget_undeclared(mappings)
+        self._note_feeds(mappings)
         by_table = {name: [m for m in mappings if m.table == name] for name in TABLES}
         reports = [self._table(m) for m in by_table.pop("accounts")]
         reports += [self._table(m) for m in by_table.pop("account_keys")]
         self._identify()
         reports += [self._table(m) for group in by_table.values() for m in group]
         self._finish()
-        health = self._judge(reports)
+        self._note_held(mappings)
+        health = self._judge(mappings, reports)
         if self.problems:
             raise ConfigurationError(sorted(set(self.problems)))
         return BuildReport(
@@ -143,7 +147,7 @@ class _Builder:
             create_tables(self.connection)
             for statement in macros(self.company.settings.time_zone):
                 self.connection.execute(statement)
-        self.raw = RawState(self.company, self.sources)
+        self.raw = RawState(self.company, self.sources, read_accepted(self.company))
         self.stager = Stager(self.connection, self.sources, self.raw, self.attached, self.now)
 
     @contextmanager
@@ -195,6 +199,26 @@ class _Builder:
                     self._note("finished", "")
                     self._clear(source, table)
 
+    def _note_feeds(self, mappings: Sequence[Mapping]) -> None:
+        """Which streams each table is made of, also where it waits for one that never answered."""
+        names = {source.name for source in self.sources}
+        read = {(m.source, m.table) for m in mappings}
+        declared = {(source.name, table) for source in self.sources for table in source.mappings}
+        with self._transaction():
+            rows = self.connection.execute(
+                'SELECT DISTINCT source, "table" FROM signals.feeds'
+            ).fetchall()
+            for source, table in rows:
+                known = (source, table) in declared - read  # cannot be read at present
+                if not known and (self.rebuild or source in names):
+                    self.connection.execute(
+                        'DELETE FROM signals.feeds WHERE source = ? AND "table" = ?',
+                        [source, table],
+                    )
+            feeds = [[m.table, m.source, *stream] for m in mappings for stream in m.streams]
+            for feed in feeds:
+                self.connection.execute("INSERT INTO signals.feeds VALUES (?, ?, ?, ?)", feed)
+
     def _clear(self, source: str, mapping: str) -> None:
         """Forget all that a source said for one table."""
         table = STORED[mapping]
@@ -205,7 +229,7 @@ class _Builder:
             self.connection.execute(f"DELETE FROM signals.{table.name} WHERE source = ?", [source])
         else:
             create_table(self.connection, table)
-        for state in ("builds", "loads", "quarantine", "feeds", "keys_seen"):
+        for state in ("builds", "loads", "quarantine", "keys_seen"):
             self.connection.execute(
                 f'DELETE FROM signals.{state} WHERE source = ? AND "table" = ?', [source, mapping]
             )
@@ -256,10 +280,11 @@ class _Builder:
         )
         pending = steps if full else new
         if held:
-            self._suspect(mapping, held)
+            self.suspects.setdefault(held.stream, held.reason)
+        reason = held.reason if held else None
         if not pending and not (full and former):
-            return _Progress(), "held" if held else "unchanged" if former else "waiting", held
-        return self._run_steps(mapping, pending, full, fingerprint, held)
+            return _Progress(), "held" if held else "unchanged" if former else "waiting", reason
+        return self._run_steps(mapping, pending, full, fingerprint, reason)
 
     def _run_steps(
         self, mapping: Mapping, steps: list[Step], full: bool, fingerprint: str, held: str | None
@@ -279,7 +304,8 @@ class _Builder:
             problem = failure.problems[0]
             place = f"sources/{mapping.source}/{mapping.file.name}:{problem.line}"
             reason = f"{place}: {problem.cause}; {problem.remedy}"
-            self._suspect(mapping, reason)
+            for stream in mapping.streams:
+                self.suspects.setdefault(stream, reason)
             good = steps[: failure.position]
             if not good:
                 return _Progress(), "held", reason
@@ -295,7 +321,6 @@ class _Builder:
             self.connection.execute(
                 "INSERT INTO signals.builds VALUES (?, ?, ?)", [*names, fingerprint]
             )
-            self.connection.execute("INSERT INTO signals.feeds VALUES (?, ?)", names[::-1])
         done = _Progress()
         for position, step in enumerate(steps):
             try:
@@ -470,51 +495,53 @@ class _Builder:
                 "AND e.account_key = t.account_key)"
             )
 
-    def _suspect(self, mapping: Mapping, reason: str) -> None:
-        for stream in mapping.streams:
-            if not reason.startswith("column '") or f"raw_{stream[0]}.{stream[1]}," in reason:
-                self.suspects.setdefault(stream, reason)
+    def _note_held(self, mappings: Sequence[Mapping]) -> None:
+        """Keep which loads wait for a newer one or for a person, for `healthloop sources`."""
+        held = {
+            found
+            for mapping in mappings
+            if not self.stager.in_place(mapping)
+            for found in self.stager.held(mapping)
+        }
+        for stream, files in self.raw.emptied.items():
+            held |= {(stream, version.load_id) for version in files.values()}
+        with self._transaction():
+            self.connection.execute("DELETE FROM signals.held")
+            for stream, load_id in sorted(held):
+                self.connection.execute(
+                    "INSERT INTO signals.held VALUES (?, ?, ?)", [*stream, load_id]
+                )
 
-    def _judge(self, reports: Sequence[TableReport]) -> tuple[StreamHealth, ...]:
+    def _judge(
+        self, mappings: Sequence[Mapping], reports: Sequence[TableReport]
+    ) -> tuple[StreamHealth, ...]:
         """The health of every stream after this build, recorded."""
         limits = self.company.settings.limits
+        streams = {(m.source, m.table): m.streams for m in mappings}
         for report in reports:
             if report.quarantine_share > limits.quarantine_share_of(report.source, report.table):
-                for source in self.sources:
-                    for stream in source.streams if source.name == report.source else ():
-                        if self._feeds(source, stream, report.table):
-                            self.suspects.setdefault(
-                                (source.name, stream),
-                                f"{report.quarantine_share:.0%} of the rows for {report.table} "
-                                "break the contract; see signals.quarantine",
-                            )
-        found = []
-        for source in self.sources:
-            for name in source.streams:
-                found.append(self._health((source.name, name)))
+                for stream in streams[report.source, report.table]:
+                    self.suspects.setdefault(
+                        stream,
+                        f"{report.quarantine_share:.0%} of the rows for {report.table} "
+                        "break the contract; see signals.quarantine",
+                    )
+            if report.loads and report.quarantined:
+                self.warnings.append(self._set_aside(report))
         with self._transaction():
-            for item in found:
-                record_health(
-                    self.connection, item.source, item.stream, item.status, item.reason, self.now,
-                    last_load_at=item.last_load_at, rows=item.rows,
-                )  # fmt: skip
-        return tuple(found)
+            return judge(
+                self.connection, self.company, self.sources, self.raw, self.suspects, self.now
+            )
 
-    def _feeds(self, source: Source, stream: str, table: str) -> bool:
-        return f"{source.schema}.{stream}" in source.mapping_text(table)
-
-    def _health(self, stream: Stream) -> StreamHealth:
-        versions = self.raw.versions.get(stream, [])
-        last = max((version.loaded_at for version in versions), default=None)
-        good = StreamHealth(*stream, "ok", None, last, sum(version.rows for version in versions))
-        former = latest_health(self.connection, *stream) or good
-        if former in (replace(good, status=s, reason=former.reason) for s in ("down", "stale")):
-            return former
-        for file in self.raw.emptied.get(stream, {}):
-            reason = f"'{file}' had rows and now has none; the old are kept"
-            return replace(good, status="suspect", reason=reason)
-        if stream in self.suspects:
-            return replace(good, status="suspect", reason=self.suspects[stream])
-        if stream not in self.attached and not versions:
-            return replace(good, status="suspect", reason="it never brought a row")
-        return good
+    def _set_aside(self, report: TableReport) -> str:
+        """Why most of a table's rows that break the contract do so, for instance a new status."""
+        row = self.connection.execute(
+            'SELECT reason FROM signals.quarantine WHERE source = ? AND "table" = ? '
+            "GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 1",
+            [report.source, report.table],
+        ).fetchone()
+        why = f" ({row[0]})" if row else ""
+        return (
+            f"{report.quarantined:,} rows of {report.source} for {report.table} are set aside"
+            f"{why}; see signals.quarantine"
+        )

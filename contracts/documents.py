@@ -244,6 +244,6 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    if len(names) <= 12:
+    if len(names) <= 20:
         return "valid are: " + ", ".join(names) if names else "remove it"
     return f"none of the {len(names)} valid names is near; `healthloop catalogue` lists them"

@@ -180,7 +180,7 @@ def _data(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             "problem",
             f"source {source}",
             f"{stream} is {status}: {reason}",
-            "mend it, then healthloop run",
+            "healthloop sources says what to do",
         )
     unmatched = connection.execute(
         "SELECT source, reason, count(*) FROM signals.unmatched GROUP BY ALL ORDER BY ALL"
@@ -213,7 +213,8 @@ def _scored(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding("note", "scores", "nothing is scored yet", "healthloop run")
         return
     yield Finding("ok", "scores", f"{row[1]} day(s) are scored, the last is {row[0]}")
-    gaps = tracking_gaps(connection, row[0], metrics=metrics_in_use(library_of(connection, row[0])))
+    library = library_of(connection, row[0])
+    gaps = tracking_gaps(connection, row[0], metrics=metrics_in_use(library), library=library)
     if gaps:
         metrics = len({gap.metric for gap in gaps})
         yield Finding(

@@ -13,7 +13,7 @@ import dagster as dg
 
 from contracts.company import Company
 from contracts.errors import HeldError
-from orchestration.assets import metrics, plan
+from orchestration.assets import metrics, plan, raw
 from orchestration.definitions import definitions_of
 
 INSTANCE_CONFIGURATION = Path(__file__).parent / "dagster.yaml"
@@ -99,6 +99,8 @@ def _execute(
             failures.append(_first_line(event))
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             evaluation = event.asset_check_evaluation_data
+            if evaluation.check_name == raw.HEALTHY:
+                continue  # others tell of this run; it also shows what the build before found
             if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.WARN:
                 text = evaluation.metadata.get("cause")
                 warnings.append(str(text.value if text else evaluation.check_name))

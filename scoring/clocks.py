@@ -1,7 +1,8 @@
 """How far each source can be trusted, as of a day.
 
-A source that delivers is read as of the end of the day. A source whose last checks failed is read
-as of its last good check, so that its values stand still until it delivers again. A stream that
+A source that delivers is read as of the end of the day. One that has a failing stream is read as
+of the last good check of it, for the tables that the stream feeds, so that their values stand still
+until it delivers again. A stream that
 flows continuously (`stale_after`) is measured by its own newest day: a pipe that stops silently
 stands still too.
 """
@@ -14,6 +15,9 @@ import duckdb
 
 from contracts.company import Company
 from scoring.expressions import literal
+
+NEARLY_OVER = dt.timedelta(minutes=1)
+"""A day of which no more than this is left was looked at as a whole."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,27 @@ def read_clocks(
     sources = connection.execute(
         'SELECT DISTINCT source FROM signals.feeds WHERE "table" = ? ORDER BY 1', [table]
     ).fetchall()
-    health = _last_good(connection, as_of)
+    failing = _failing(connection, table, as_of)
     clocks = []
     for (source,) in sources:
         first, newest = _days(connection, table, source, as_of) if continuous else (None, None)
-        good = health.get(source, as_of.instant)
-        known_until = good or as_of.instant
-        held = known_until < as_of.instant
-        good_until = min(as_of.day_of(known_until), as_of.day) if held else as_of.day
-        clocks.append(Clock(source, first, newest, known_until, good_until, suspect=good is None))
+        hold = failing.get(source, _Hold(as_of.instant, as_of.day))
+        known_until = min(_over(hold.good_at, as_of) or as_of.instant, as_of.instant)
+        good_until = hold.good_day or as_of.day
+        if known_until < as_of.instant:
+            good_until = min(good_until, as_of.day_of(hold.good_at or known_until))
+        good_until = min(good_until, as_of.day)
+        suspect = hold.good_at is None and hold.good_day is None
+        clocks.append(Clock(source, first, newest, known_until, good_until, suspect=suspect))
     return clocks
+
+
+def _over(moment: dt.datetime | None, as_of: AsOf) -> dt.datetime | None:
+    """The end of an instant's day where it is all but over: what is known of it counts as known."""
+    if moment is None:
+        return None
+    end = as_of.end_of(as_of.day_of(moment))
+    return end if end - moment <= NEARLY_OVER else moment
 
 
 def _days(
@@ -114,25 +129,52 @@ def _days(
     return row or (None, None)
 
 
-def _last_good(connection: duckdb.DuckDBPyConnection, as_of: AsOf) -> dict[str, dt.datetime | None]:
-    """For each source that fails: the instant of its last good check, None where there is none.
+@dataclass(frozen=True)
+class _Hold:
+    """Up to when a failing stream is believed: its last good check, and the last good day.
 
-    A source is as good as its worst stream. A stream that never delivered does not count against
-    a source whose other streams do: nothing that it said is in any table.
+    Without any it never said anything that can be believed.
     """
-    rows = connection.execute(
-        "SELECT source, arg_max(status, checked_at) = 'ok' AS healthy, "
-        "max(checked_at) FILTER (WHERE status = 'ok') AS last_good "
-        "FROM signals.source_health WHERE checked_at <= ? GROUP BY source, stream",
-        [as_of.instant],
+
+    good_at: dt.datetime | None
+    good_day: dt.date | None = None
+
+
+def _failing(connection: duckdb.DuckDBPyConnection, table: str, as_of: AsOf) -> dict[str, _Hold]:
+    """The sources whose streams for a table fail; each is as good as the worst of these."""
+    checks = connection.execute(
+        """
+        WITH checks AS (
+            SELECT DISTINCT f.source, h.source AS owner, h.stream, h.checked_at, h.status,
+                h.good_day
+            FROM signals.feeds AS f
+            JOIN signals.source_health AS h ON h.source = f.stream_source AND h.stream = f.stream
+            WHERE f."table" = $table AND h.checked_at <= $instant
+        ),
+        good AS (
+            SELECT source, owner, stream, max(checked_at) FILTER (WHERE status = 'ok') AS good_at
+            FROM checks GROUP BY ALL
+        )
+        SELECT source, any_value(good_at),
+            min(good_day) FILTER (WHERE coalesce(checked_at > good_at, true))
+        FROM checks JOIN good USING (source, owner, stream)
+        GROUP BY source, owner, stream HAVING arg_max(status, checked_at) <> 'ok'
+        """,
+        {"table": table, "instant": as_of.instant},
     ).fetchall()
-    streams: dict[str, list[tuple[bool, dt.datetime | None]]] = {}
-    for source, healthy, last_good in rows:
-        streams.setdefault(source, []).append((healthy, last_good))
-    failing: dict[str, dt.datetime | None] = {}
-    for source, states in streams.items():
-        if all(last_good is None for _, last_good in states):
-            failing[source] = None
-        elif broken := [good for healthy, good in states if not healthy and good is not None]:
-            failing[source] = min(broken)
+    failing: dict[str, _Hold] = {}
+    for source, good_at, good_day in checks:
+        held = failing.get(source)
+        if held is None:
+            failing[source] = _Hold(good_at, good_day)
+        elif _NEVER in (held, _Hold(good_at, good_day)):
+            failing[source] = _NEVER
+        else:
+            failing[source] = _Hold(
+                min((at for at in (held.good_at, good_at) if at), default=None),
+                min((day for day in (held.good_day, good_day) if day), default=None),
+            )
     return failing
+
+
+_NEVER = _Hold(None)

@@ -8,8 +8,12 @@ from decimal import Decimal
 import duckdb
 
 from scoring import reasons
+from scoring.config.metrics import Filter
 from scoring.expressions import Condition, identifier, literal
 from scoring.library import ACCOUNT_FACTS, Library
+
+NO_SUCH_EVENT = "no event of that name"
+"""Why a metric of an event that its sources never sent is no zero."""
 
 BAND_ORDER = ("red", "yellow", "green", "ready", "possible", "none", "unknown")
 
@@ -196,26 +200,59 @@ def metrics_in_use(library: Library) -> frozenset[str]:
 
 
 def tracking_gaps(
-    connection: duckdb.DuckDBPyConnection, day: dt.date, *, metrics: Collection[str] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    day: dt.date,
+    *,
+    metrics: Collection[str] | None = None,
+    library: Library | None = None,
 ) -> tuple[Gap, ...]:
     """What cannot be scored because it is not measured: per metric, segment and reason.
 
-    `metrics` narrows it down, for instance to `metrics_in_use`.
+    `metrics` narrows it down, for instance to `metrics_in_use`. With the day's `library`, also
+    metrics of an event that the sources of an account never sent: their zero is none.
     An account that simply has no rows (never answered a survey) is no gap; no link, no source, no
     exchange rate, or a source that stopped is one.
     """
+    _untracked(connection, library)
     rows = connection.execute(
         "WITH sizes AS (SELECT segment, count(*) AS accounts FROM metrics.accounts "
-        "WHERE as_of = $1 GROUP BY segment) "
-        "SELECT m.metric, a.segment, m.reason, count(*) AS accounts, "
+        "WHERE as_of = $1 GROUP BY segment), "
+        "reasons AS (SELECT m.*, CASE WHEN u.metric IS NOT NULL AND (m.state = 'zero-filled' "
+        f"OR m.reason = 'no rows') THEN '{NO_SUCH_EVENT}' ELSE m.reason END AS why "
+        "FROM metrics.metric_values AS m LEFT JOIN untracked AS u USING (metric, account_id)) "
+        "SELECT m.metric, a.segment, m.why, count(*) AS accounts, "
         "count(*) / any_value(z.accounts) AS share, coalesce(sum(a.arr), 0) "
-        "FROM metrics.metric_values AS m JOIN metrics.accounts AS a USING (as_of, account_id) "
+        "FROM reasons AS m JOIN metrics.accounts AS a USING (as_of, account_id) "
         "JOIN sizes AS z USING (segment) "
         "WHERE m.as_of = $1 AND m.metric NOT LIKE '%.%' "
-        "AND m.state NOT IN ('present', 'zero-filled') "
-        "AND m.reason NOT IN ('no rows', 'the divisor is zero') "
-        "GROUP BY m.metric, a.segment, m.reason ORDER BY m.metric, a.segment, m.reason",
+        "AND m.why NOT IN ('no rows', 'the divisor is zero') "
+        "GROUP BY m.metric, a.segment, m.why ORDER BY m.metric, a.segment, m.why",
         [day],
     ).fetchall()
     gaps = (Gap(*row) for row in rows)
     return tuple(gap for gap in gaps if metrics is None or gap.metric in metrics)
+
+
+def _untracked(connection: duckdb.DuckDBPyConnection, library: Library | None) -> None:
+    """The temporary table `untracked`: accounts none of whose sources ever sent a metric's event.
+
+    Only events count, which people name as they like. That a ticket of priority p1 or an event of
+    the kind `merger` never came is news.
+    """
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE untracked (metric VARCHAR, account_id VARCHAR)"
+    )
+    for name, metric in (library.metrics if library else {}).items():
+        rule = metric.where.get("event")
+        wanted = (rule.in_ if isinstance(rule, Filter) else [rule]) if rule is not None else None
+        if metric.table != "usage_daily" or not wanted:
+            continue
+        connection.execute(
+            "INSERT INTO untracked SELECT ?, account_id FROM signals.account_keys AS k "
+            "WHERE account_id IS NOT NULL AND source IN "
+            "(SELECT source FROM signals.feeds WHERE \"table\" = 'usage_daily') "
+            "GROUP BY account_id HAVING NOT bool_or(source IN "
+            "(SELECT DISTINCT source FROM signals.usage_daily "
+            f"WHERE event IN ({', '.join(literal(value) for value in wanted)})))",
+            [name],
+        )

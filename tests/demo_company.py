@@ -10,10 +10,11 @@ import io
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def write_company_of_files(home: Path, *, accounts: int) -> WorldTruth | None:
     shutil.rmtree(home / "sources")
     shutil.copytree(Path(__file__).parent / "company_of_files" / "sources", home / "sources")
     return truth
+
+
+def two_free_ports() -> int:
+    """The first of two ports in a row that nobody uses: a sandbox's plain one and its TLS one."""
+    while True:
+        with socket.socket() as plain, socket.socket() as tls:
+            plain.bind(("127.0.0.1", 0))
+            port = plain.getsockname()[1]
+            with suppress(OSError):
+                tls.bind(("127.0.0.1", port + 1))
+                return port
 
 
 def scored_small(tmp_path_factory: pytest.TempPathFactory) -> Path:

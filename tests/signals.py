@@ -29,10 +29,13 @@ def connect() -> duckdb.DuckDBPyConnection:
             columns |= {"confidence": "DOUBLE", "known_at": "TIMESTAMP"}
         body = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
         connection.execute(f"CREATE TABLE signals.{table.name} ({body})")
-    connection.execute('CREATE TABLE signals.feeds ("table" VARCHAR, source VARCHAR)')
+    connection.execute(
+        'CREATE TABLE signals.feeds ("table" VARCHAR, source VARCHAR, stream_source VARCHAR, '
+        "stream VARCHAR)"
+    )
     connection.execute(
         "CREATE TABLE signals.source_health (source VARCHAR, stream VARCHAR, checked_at TIMESTAMP,"
-        " status VARCHAR, reason VARCHAR, last_load_at TIMESTAMP, rows BIGINT)"
+        " status VARCHAR, reason VARCHAR, last_load_at TIMESTAMP, rows BIGINT, good_day DATE)"
     )
     return connection
 
@@ -118,18 +121,26 @@ def health(
     *,
     source: str = "app",
     stream: str = "events",
+    good_day: dt.date | None = None,
 ) -> None:
     """One check of a source's stream."""
     connection.execute(
-        "INSERT INTO signals.source_health VALUES (?, ?, ?, ?, NULL, NULL, 0)",
-        [source, stream, checked_at, status],
+        "INSERT INTO signals.source_health VALUES (?, ?, ?, ?, NULL, NULL, 0, ?)",
+        [source, stream, checked_at, status, good_day],
     )
 
 
-def feed(connection: duckdb.DuckDBPyConnection, *tables: str, source: str = "app") -> None:
-    """Declare that a source feeds tables."""
+def feed(
+    connection: duckdb.DuckDBPyConnection,
+    *tables: str,
+    source: str = "app",
+    stream: str = "events",
+) -> None:
+    """Declare that a source's stream feeds tables."""
     for table in tables:
-        connection.execute("INSERT INTO signals.feeds VALUES (?, ?)", [table, source])
+        connection.execute(
+            "INSERT INTO signals.feeds VALUES (?, ?, ?, ?)", [table, source, source, stream]
+        )
 
 
 def company(home: Any, **settings: Any) -> Company:

@@ -161,10 +161,11 @@ def test_the_doctor_names_a_secret_that_is_not_set_and_never_shows_one_that_is(h
     )
     code, found = findings(home)
     assert code == 1
-    assert (
-        "problem: the environment variable CANARY_URL is not set; set CANARY_URL"
-        in (found["source billing"])
+    told = (
+        "problem: the environment variable CANARY_URL is not set; "
+        "set it, or write it into the .env file of the company folder"
     )
+    assert told in found["source billing"]
     code, found = findings(home, CANARY_URL="oracle://me:canary-secret@db/x")
     assert "canary-secret" not in json.dumps(found)
     assert not any("CANARY_URL" in line for line in found["source billing"])

@@ -22,6 +22,7 @@ from demo_company import (
     instance_in_home,
     rows_of,
     scored_small,
+    two_free_ports,
 )
 
 from orchestration.cli import main
@@ -101,14 +102,15 @@ def test_a_reader_who_stops_reading_is_no_error(once):
 
 @pytest.mark.slow
 def test_the_second_demo_shows_the_same_page_without_a_run(tmp_path):
-    home = tmp_path / "demo"
-    first = healthloop("demo", "--home", str(home), "--accounts", "60")
-    assert first.code == 0
+    home, port = tmp_path / "demo", str(two_free_ports())
+    demo = ("demo", "--home", str(home), "--port", port)
+    first = healthloop(*demo, "--accounts", "60")
+    assert first.code == 0, first.err
     assert first.err.startswith(f"Made a synthetic company of 60 accounts in {home}.\n")
     days = rows_of(home, "SELECT count(DISTINCT as_of) FROM scores.scores")
     assert days == [(27,)]
     began = time.monotonic()
-    second = healthloop("demo", "--home", str(home), "--accounts", "60")
+    second = healthloop(*demo, "--accounts", "60")
     assert time.monotonic() - began < 10
     assert second.out == first.out
     assert "scored already" in second.err
@@ -116,10 +118,10 @@ def test_the_second_demo_shows_the_same_page_without_a_run(tmp_path):
         words = command.split("   ")[0].split()
         if words[0] != "ui":
             assert healthloop(*words).code == 0, command
-    other = healthloop("demo", "--home", str(home), "--accounts", "70")
+    other = healthloop(*demo, "--accounts", "70")
     assert other.code == 2
     assert other.err == (
-        f"{home} holds another demo (seed 7, accounts 60, today 2026-06-30); "
+        f"{home} holds another demo (seed 7, accounts 60, today 2026-06-30, port {port}); "
         "delete it, or name another folder\n"
     )
 

@@ -264,7 +264,7 @@ def test_wrong_options_are_one_line_and_exit_code_2(ask):
         "see `healthloop scores --help`",
     )
     refused(healthloop("explain"), "Missing argument 'account'; see `healthloop explain --help`")
-    refused(healthloop("score"), "No such command 'score'. Did you mean 'scores'?")
+    refused(healthloop("score"), "No such command 'score'. Did you mean 'scores', 'sources'?")
     for wrong in (("scores", "--limit", "0"), ("demo", "--accounts", "3"), ("scores", "--colour")):
         answer = healthloop(*wrong)
         assert (answer.code, answer.out) == (2, "")

@@ -68,7 +68,7 @@ def test_a_fresh_process_shows_the_company_of_healthloop_home_or_else_the_templa
     template = in_a_fresh_process(sys.executable, "-c", LOAD, home=None, folder=tmp_path)
     assert "'raw/crm', 'raw/product', 'scores/contributions'" in mine
     assert "raw/billing" not in mine
-    assert "'raw/billing', 'raw/crm', 'raw/finance', 'raw/helpdesk', 'raw/news'" in template
+    assert "'raw/billing', 'raw/crm', 'raw/csat', 'raw/finance', 'raw/helpdesk'" in template
 
 
 def test_a_company_in_the_working_folder_is_shown_without_any_setting(tmp_path):
@@ -137,7 +137,9 @@ def test_every_check_that_protects_the_crm_is_blocking(graph):
         ("scores", "within_range"), ("scores", "contributions_add_up"),
         ("scores", "share_of_accounts_changing_band"),
     }  # fmt: skip
-    assert warning == {("raw", "delivering"), ("signals", "streams_are_trusted")}
+    assert warning == {
+        ("raw", "delivering"), ("raw", "healthy"), ("signals", "streams_are_trusted"),
+    }  # fmt: skip
     contracts = {key.asset_key for key in graph.asset_check_keys if key.name == "contract"}
     assert {key for key in graph.get_all_asset_keys() if key.path[0] == "signals"} == contracts
 

@@ -347,11 +347,15 @@ def warehouse() -> duckdb.DuckDBPyConnection:
         }
         listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
         connection.execute(f"CREATE TABLE signals.{table.name} ({listed})")
-    connection.execute('CREATE TABLE signals.feeds ("table" VARCHAR, source VARCHAR)')
-    connection.executemany("INSERT INTO signals.feeds VALUES (?, 'crm')", [(n,) for n in TABLES])
+    connection.execute(
+        'CREATE TABLE signals.feeds ("table" VARCHAR, source VARCHAR, stream_source VARCHAR, '
+        "stream VARCHAR)"
+    )
+    feeds = [(name,) for name in TABLES]
+    connection.executemany("INSERT INTO signals.feeds VALUES (?, 'crm', 'crm', 'all')", feeds)
     connection.execute(
         "CREATE TABLE signals.source_health (source VARCHAR, stream VARCHAR, checked_at TIMESTAMP, "
-        "status VARCHAR, reason VARCHAR, last_load_at TIMESTAMP, rows BIGINT)"
+        "status VARCHAR, reason VARCHAR, last_load_at TIMESTAMP, rows BIGINT, good_day DATE)"
     )
     return connection
 

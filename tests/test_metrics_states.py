@@ -160,8 +160,10 @@ def test_a_source_that_was_never_good_is_suspect(connection, status):
     assert reason == "the source is suspect and has no good data yet"
 
 
-def test_a_source_is_as_good_as_its_worst_stream_that_ever_delivered(connection):
-    feed(connection, "tickets")
+def test_a_table_is_as_good_as_the_worst_stream_that_feeds_it(connection):
+    for stream in ("removed", "tickets", "broken", "also broken"):
+        feed(connection, "tickets", stream=stream)
+    feed(connection, "invoices", stream="never")
     add_account(connection, "a")
     health(connection, "ok", noon(-100), stream="removed")
     health(connection, "suspect", noon(-3), stream="never")
@@ -174,6 +176,35 @@ def test_a_source_is_as_good_as_its_worst_stream_that_ever_delivered(connection)
     health(connection, "down", noon(-2), stream="also broken")
     found = states(connection, lib)[("a", "t")]
     assert found == (None, "stale", "the source has been failing for 12 days")
+    feed(connection, "tickets", stream="never")
+    assert states(connection, lib)[("a", "t")][1] == "suspect"
+
+
+def test_a_failing_stream_holds_no_table_but_those_that_it_feeds(connection):
+    feed(connection, "tickets", stream="tickets")
+    feed(connection, "invoices", stream="invoices")
+    add_account(connection, "a")
+    for stream in ("tickets", "invoices"):
+        health(connection, "ok", noon(-12), stream=stream)
+    health(connection, "down", noon(-1), stream="invoices")
+    health(connection, "ok", noon(-1), stream="tickets")
+    add(connection, "tickets", account_id="a", ticket_id="1", opened_at=noon(-2))
+    owed = metric(table="invoices", aggregate="count", window="28d")
+    found = states(connection, library({"t": TICKETS, "owed": owed}))
+    assert found[("a", "t")] == (1.0, "present", None)
+    assert found[("a", "owed")][1] == "stale"
+
+
+def test_values_stand_still_at_the_last_day_that_is_believed(connection):
+    feed(connection, "usage_daily")
+    add_account(connection, "a")
+    use(connection, "a", [day(-n) for n in range(2, 40)])
+    health(connection, "ok", noon(0))
+    health(connection, "suspect", noon(0) + dt.timedelta(hours=1), good_day=day(-2))
+    per_month = metric(table="usage_daily", aggregate="sum(count)", window="28d")
+    assert states(connection, library({"n": per_month}))[("a", "n")] == (28.0, "present", None)
+    health(connection, "ok", noon(0) + dt.timedelta(hours=2))
+    assert states(connection, library({"n": per_month}))[("a", "n")] == (26.0, "present", None)
 
 
 def test_an_account_of_two_sources_is_as_far_behind_as_the_slower_one(connection):

@@ -434,3 +434,32 @@ def test_tracking_gaps_are_what_is_not_measured_not_what_did_not_happen(connecti
     assert ("active", "no link to a source", 1, 0.5, 20) in gaps
     assert ("big", "outside 0.0 to 10.0", 1, 0.5, 10) in gaps
     assert ("ratio", "outside 0.0 to 10.0", 1, 0.5, 10) in gaps
+
+
+def test_an_event_that_no_source_of_an_account_ever_sent_is_a_gap_and_no_zero(connection):
+    for source in ("app", "other"):
+        feed(connection, "usage_daily", source=source)
+    add_account(connection, "a", arr=10)
+    add_account(connection, "quiet", arr=20)
+    add_account(connection, "elsewhere", arr=40, linked_to=("other",))
+    use(connection, "a", [DAY], event="export")
+    use(connection, "elsewhere", [DAY], event="login", source="other")
+    counted = {"table": "usage_daily", "aggregate": "count", "window": "28d"}
+    lib = library(
+        {
+            "active": ACTIVE,
+            "exports": metric(**counted, where={"event": "export"}),
+            "invites": metric(**counted, where={"event": {"in": ["invite", "share"]}}),
+        },
+        card("x"),
+    )
+    score(connection, lib)
+    found = {
+        (gap.metric, gap.reason): (gap.accounts, gap.arr)
+        for gap in reports.tracking_gaps(connection, DAY, library=lib)
+    }
+    assert found == {
+        ("exports", "no event of that name"): (1, 40),
+        ("invites", "no event of that name"): (3, 70),
+    }
+    assert reports.tracking_gaps(connection, DAY) == ()

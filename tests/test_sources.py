@@ -58,8 +58,8 @@ def test_a_source_with_its_mappings_is_read(folder):
     ("yaml", "message"),
     [
         ("type: file\nstreams: {}\n", "1: unknown type 'file'; did you mean 'files'?"),
-        ("streams: {}\n", "1: 'type' is missing; valid are: attached, files, sql"),
-        ("[1]\n", "1: a source is a mapping with `type` and `streams`; see docs"),
+        ("streams: {}\n", "1: 'type' is missing; valid are: amplitude, attached, chargebee"),
+        ("[1]\n", "1: a source is a mapping with `type` and what that type needs; see docs"),
         ("type: files\nstreams:\n  t: {files: a.csv}\n", "1: 'location' is missing; add it"),
         (GOOD + "loation: x\n", "5: unknown setting 'loation'; did you mean 'location'?"),
         (GOOD.replace('files: "', 'file: "'), "4: unknown setting 'streams.tickets.file'; did"),

@@ -50,7 +50,9 @@ def metrics_asset(company: Company, tables: list[str]) -> dg.AssetsDefinition:
                         connection, library, scoring_metrics.AsOf.of(company, day)
                     )
                     context.log.info(f"metrics of {day} ({number} of {len(days)})")
-                gaps = tracking_gaps(connection, report.day, metrics=metrics_in_use(library))
+                gaps = tracking_gaps(
+                    connection, report.day, metrics=metrics_in_use(library), library=library
+                )
         record_earlier_days(context, KEY, days)
         return dg.MaterializeResult(
             metadata={

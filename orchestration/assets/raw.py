@@ -1,12 +1,13 @@
 """raw: what each source says, pulled into the Parquet lake, every version kept."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
+import duckdb
 
 from connectors.api import ApiConfig
-from connectors.health import latest_health, record_health
+from connectors.health import StreamHealth, all_health, latest_health, record_health
 from connectors.lake import Lake
 from connectors.pull import Pull
 from connectors.signal_tables import create_tables
@@ -17,6 +18,7 @@ from orchestration.failures import failure_of, told_to_dagster
 from orchestration.resources import CompanyFolder, PullsOfRun, Warehouse, clock
 
 DELIVERING = "delivering"
+HEALTHY = "healthy"
 NOT_EMPTY = "not_empty"
 
 
@@ -39,6 +41,12 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
         check_specs=[
             dg.AssetCheckSpec(
                 DELIVERING, asset=key, description="The source answered in this run."
+            ),
+            dg.AssetCheckSpec(
+                HEALTHY,
+                asset=key,
+                description="Every stream answered, and the last build found nothing wrong with "
+                "its data; where one is not well, its last good values are held.",
             ),
             dg.AssetCheckSpec(
                 NOT_EMPTY,
@@ -70,12 +78,14 @@ def raw_asset(source: Source) -> dg.AssetsDefinition:
         if trouble:
             result = _not_delivering(context, source, company, warehouse, trouble, now)
         else:
-            _record_streams(source, warehouse, pulled, now)
+            healthy = _record_streams(source, company, warehouse, pulled, now)
             for stream, why in pulled.failures.items():
                 context.log.warning(f"{stream}: {why}; its last good data is used")
+            for change in _drift(pulled):
+                context.log.warning(f"{change}; it is kept as it came")
             result = dg.MaterializeResult(
                 metadata=_metadata(pulled),
-                check_results=[_delivering(pulled), _not_empty(source, company)],
+                check_results=[_delivering(pulled), healthy, _not_empty(source, company)],
             )
         yield result
         broken = [check for check in result.check_results or () if _holds(check)]
@@ -103,7 +113,11 @@ def _not_delivering(
     with told_to_dagster(), warehouse.get_connection() as connection:
         create_tables(connection)
         for stream in source.streams:
-            record_health(connection, source.name, stream, "down", error.cause, now)
+            record_health(
+                connection, source.name, stream, "down", error.cause, now,
+                day_end=_day_end(company, now),
+            )  # fmt: skip
+        healthy = _healthy(source, connection)
     context.log.warning(f"{error.cause}; {error.remedy}; its last good data is used")
     return dg.MaterializeResult(
         metadata={"status": "down", "cause": error.cause, "remedy": error.remedy},
@@ -114,6 +128,7 @@ def _not_delivering(
                 severity=dg.AssetCheckSeverity.WARN,
                 metadata={"cause": error.cause, "remedy": error.remedy},
             ),
+            healthy,
             _not_empty(source, company),
         ],
     )
@@ -131,7 +146,9 @@ def _delivering(pulled: Pull) -> dg.AssetCheckResult:
     )
 
 
-def _record_streams(source: Source, warehouse: Warehouse, pulled: Pull, now: dt.datetime) -> None:
+def _record_streams(
+    source: Source, company: Company, warehouse: Warehouse, pulled: Pull, now: dt.datetime
+) -> dg.AssetCheckResult:
     """Say which streams are down, and that one that was down answers again.
 
     Whether the data of those that answered is good, the build of the signals says.
@@ -141,11 +158,43 @@ def _record_streams(source: Source, warehouse: Warehouse, pulled: Pull, now: dt.
         for stream in source.streams:
             if stream in pulled.failures:
                 cause = pulled.failures[stream].cause
-                record_health(connection, source.name, stream, "down", cause, now)
+                record_health(
+                    connection, source.name, stream, "down", cause, now,
+                    day_end=_day_end(company, now),
+                )  # fmt: skip
                 continue
             former = latest_health(connection, source.name, stream)
             if former and former.status == "down":
                 record_health(connection, source.name, stream, "ok", None, now)
+        return _healthy(source, connection)
+
+
+def _day_end(company: Company, now: dt.datetime) -> dt.datetime:
+    """When the last day that is over ended."""
+    return company.end_of(now.astimezone(company.zone).date() - dt.timedelta(days=1))
+
+
+def _healthy(source: Source, connection: duckdb.DuckDBPyConnection) -> dg.AssetCheckResult:
+    """What is known of each stream, this pull included."""
+    known = all_health(connection)
+    found = [health for name in source.streams if (health := known.get((source.name, name)))]
+    return dg.AssetCheckResult(
+        check_name=HEALTHY,
+        passed=all(health.status == "ok" for health in found),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"streams": dg.MetadataValue.md(health_table(found))},
+    )
+
+
+def health_table(found: Sequence[StreamHealth]) -> str:
+    """The states of streams as a table in markdown."""
+    lines = [
+        f"| {h.source} | {h.stream} | {h.status} | {_moment(h.since)} | {h.reason or ''} "
+        f"| {_moment(h.last_load_at)} | {h.rows:,} |"
+        for h in found
+    ]
+    head = "| source | stream | state | since (UTC) | why | last load (UTC) | rows |\n"
+    return head + "|---|---|---|---|---|---|--:|\n" + "\n".join(lines)
 
 
 def _holds(check: dg.AssetCheckResult) -> bool:
@@ -179,16 +228,25 @@ def _not_empty(source: Source, company: Company) -> dg.AssetCheckResult:
     )
 
 
-def _metadata(pulled: Pull) -> dict[str, dg.MetadataValue | str | int | float]:
-    table = "\n".join(
-        f"| {stream.name} | {stream.rows:,} | {stream.files:,} |" for stream in pulled.streams
-    )
-    drift = [
+def _moment(moment: dt.datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+
+
+def _drift(pulled: Pull) -> list[str]:
+    """How the rows differ in shape from all before them."""
+    return [
         f"{stream.name}: {what} {', '.join(columns)}"
         for stream in pulled.streams
         for what, columns in (("new", stream.new_columns), ("changed", stream.changed_kinds))
         if columns
     ]
+
+
+def _metadata(pulled: Pull) -> dict[str, dg.MetadataValue | str | int | float]:
+    table = "\n".join(
+        f"| {stream.name} | {stream.rows:,} | {stream.files:,} |" for stream in pulled.streams
+    )
+    drift = _drift(pulled)
     asked: dict[str, dg.MetadataValue | str | int | float] = {}
     if pulled.account:
         asked = {"account": pulled.account, "requests": pulled.requests}

@@ -64,8 +64,8 @@ def signals_assets(sources: Sequence[Source]) -> dg.AssetsDefinition:
         dg.AssetCheckSpec(
             TRUSTED,
             asset=ACCOUNT_KEYS,
-            description="No stream lost its rows or a column, or broke its mapping; where one did, "
-            "its last good values are held.",
+            description="No stream lost its rows or a column, changed a type or broke its mapping; "
+            "where one did, its last good values are held.",
         ),
     ]
 
@@ -90,9 +90,12 @@ def signals_assets(sources: Sequence[Source]) -> dg.AssetsDefinition:
             name = spec.key.path[-1]
             results = _checks(company, report, name)
             broken += [r for r in results if not r.passed and r.check_name != TRUSTED]
+            metadata = _metadata(report, name)
+            if spec.key == ACCOUNT_KEYS:
+                metadata["sources"] = dg.MetadataValue.md(raw.health_table(report.health))
             yield dg.MaterializeResult(
                 asset_key=spec.key,
-                metadata=_metadata(report, name),
+                metadata=metadata,
                 check_results=results,
             )
         if broken:
@@ -191,7 +194,9 @@ def _trusted(report: BuildReport) -> dg.AssetCheckResult:
         asset_key=ACCOUNT_KEYS,
         passed=not suspects,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"cause": "; ".join(suspects) or "none"},
+        metadata={
+            "cause": "; ".join(suspects) or "none",
+        },
     )
 
 
