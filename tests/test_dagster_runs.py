@@ -169,7 +169,7 @@ def test_f93_no_e_mail_address_of_the_sources_reaches_the_warehouse_or_dagster(t
     texts = [
         file.read_bytes()
         for pattern in ("*.csv", "*.jsonl")
-        for file in (demo / "files").rglob(pattern)
+        for file in (demo / "sandbox" / "world").rglob(pattern)
     ]
     addresses = {found.lower() for text in texts for found in E_MAIL.findall(text)}
     assert len(addresses) > 100
