@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import contest, refresh
+from benchmarks import contest, pulling, refresh, unchanged
 from benchmarks.daily import open_warehouse
 from benchmarks.world import Size, write_signals
 
+MIB = 1024**2
 GIB = 1024**3
+PULLED_ROWS = 1_000_000
+"""Rows of an API that are pulled, in pages of a thousand."""
+
 REFRESH_ROWS = 10_000_000
 """Rows of usage for the refresh, which builds everything four times: enough for the ratio."""
 
@@ -125,10 +129,59 @@ def measure_refresh(folder: Path, warehouse: Path, size: Size, months: int) -> F
     )
 
 
+def measure_pulling(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """An API pulled into the lake, against `requests` and `json` looping over the same pages."""
+    rows = min(size.usage_rows, PULLED_ROWS)
+    (folder / "pulling").mkdir()
+    ways = pulling.measure(folder / "pulling", rows, _say)
+    shutil.rmtree(folder / "pulling")
+    plain = ways["plain"].rows_per_second
+    figures = [Figure("rows that a pull misses", float(_missing(ways, rows)), 0, "rows")]
+    for name, way in (("JSON", ways["rest"]), ("CSV", ways["csv"])):
+        figures += [
+            Figure(f"{name} pull / requests and json", way.rows_per_second / plain, 0.5,
+                   "times", at_least=True),
+            Figure(f"memory of a {name} pull", way.bytes / MIB, 400, "MiB"),
+        ]  # fmt: skip
+    fastest = max(pulling.LIMITS, key=lambda vendor: pulling.LIMITS[vendor])
+    limit = pulling.LIMITS[fastest]
+    figures.append(
+        Figure("JSON pull / fastest vendor's limit", ways["rest"].rows_per_second / limit, 1,
+               "times", at_least=True)
+    )  # fmt: skip
+    speeds = ", ".join(f"{name} {way.rows_per_second:,.0f}" for name, way in ways.items())
+    return Findings(
+        figures,
+        [
+            f"pulling {rows:,} rows, rows a second: {speeds}",
+            f"the fastest limit is {fastest}'s, {limit:,.0f} rows a second",
+        ],
+    )
+
+
+def measure_unchanged(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """What an hour without changes costs at every vendor, against the sandbox."""
+    _say("two readings of every vendor")
+    hours = unchanged.measure(folder / "unchanged")
+    shutil.rmtree(folder / "unchanged")
+    most = max(hour.per_stream for hour in hours)
+    counts = ", ".join(f"{hour.vendor} {hour.unchanged} for {hour.streams}" for hour in hours)
+    return Findings(
+        [Figure("requests of an unchanged hour for each stream", most, 1, "requests")],
+        [f"requests of an unchanged hour, by vendor and its streams: {counts}"],
+    )
+
+
+def _missing(ways: dict[str, pulling.Way], rows: int) -> int:
+    return sum(abs(way.rows - rows) for way in ways.values())
+
+
 BENCHMARKS: dict[str, Callable[[Path, Path, Size, int], Findings]] = {
     "days": measure_days,
     "pandas": measure_pandas,
     "refresh": measure_refresh,
+    "pulling": measure_pulling,
+    "unchanged": measure_unchanged,
 }
 
 
@@ -139,7 +192,7 @@ def run(size: Size, names: list[str], months: int) -> Findings:
     with TemporaryDirectory(prefix="healthloop-bench-") as temporary:
         folder = Path(temporary)
         warehouse = folder / "warehouse.duckdb"
-        if set(names) - {"refresh"}:
+        if set(names) & {"days", "pandas"}:
             _say(f"making {size}")
             with open_warehouse(warehouse) as connection:
                 write_signals(connection, size)

@@ -7,6 +7,7 @@ stored again.
 """
 
 import datetime as dt
+import gc
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.api import ApiConfig, ApiStream, Client, Reading, Vendor
-from connectors.api_rows import Kinds, kinds_of, to_table, united
+from connectors.api_rows import Kinds, landed, united
 from connectors.files import normalised
 from connectors.quoting import literal, quoted
 from contracts.company import Company
@@ -29,6 +30,10 @@ from contracts.secrets import Secrets
 SPOOL_ROWS = 20_000
 BATCH_ROWS = 50_000
 STREAMS_AT_ONCE = 4
+OBJECTS_BETWEEN_COLLECTIONS = 100_000
+"""After so many new objects Python looks for cycles. A page is thousands of objects without one;
+looking as often as usual, through all that was ever imported, takes a third of the time."""
+
 MOST_REMEMBERED = 20_000
 """More rows than this in an overlap are not remembered, but stored again and merged to nothing."""
 
@@ -100,6 +105,8 @@ def read_api(
         SourceError: the credentials were refused or open another account, or no stream could be
             read.
     """
+    often, *seldom = gc.get_threshold()
+    gc.set_threshold(max(often, OBJECTS_BETWEEN_COLLECTIONS), *seldom)
     secrets = Secrets(company.home)
     client = vendor.connect(config, secrets)
     account = _account(vendor, config, client, secrets, positions.get(ACCOUNT, {}), now)
@@ -165,7 +172,20 @@ class _Reader:
         try:
             return self._read()
         except SourceError as error:
+            return self._named(error)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            # A record of another shape than the connector knows must not stop the other streams.
+            cause = f"sent a record that cannot be read ({type(error).__name__})"
+            return self._named(SourceCorrupt(cause, "run again, and report it if it stays so"))
+
+    def _named(self, error: SourceError) -> SourceError:
+        """The error with vendor and stream, which those of the HTTP layer have already."""
+        if error.vendor and error.stream:
             return error
+        vendor = self.config.type
+        named = error.told(self.name if error.vendor else f"{vendor} {self.name}")
+        named.vendor, named.stream = vendor, self.name
+        return named
 
     def _read(self) -> StreamRead:
         spool, scratch = self.folder / "spool", self.folder / "scratch"
@@ -191,14 +211,16 @@ class _Reader:
         for page in self.stream.read(reading):
             if not len(page):
                 continue
-            kinds.append(kinds_of(page))
-            columns, leave_out = self.stream.columns, self.stream.leave_out
-            waiting.append(to_table(page, columns=columns, leave_out=leave_out))
+            columns = (*self.stream.primary_key, *self.stream.columns)
+            leave_out = self.stream.leave_out
+            table, types = landed(page, columns=columns, leave_out=leave_out)
+            waiting.append(table)
+            kinds.append(types)
             if sum(table.num_rows for table in waiting) >= SPOOL_ROWS:
                 _write(spool, waiting)
                 kinds = [united(kinds)]
         _write(spool, waiting)
-        return {c: k for c, k in united(kinds).items() if c not in self.stream.leave_out}
+        return united(kinds)
 
     def _compared(self, spool: Path, own: dict[str, Any], kinds: Kinds) -> StreamRead:
         """What is new against the last reading, and the position after this one."""
@@ -226,7 +248,20 @@ class _Reader:
                 nothing, relation=_relation(connection, files), new_columns=new,
                 changed_kinds=changed,
             )  # fmt: skip
+            self._refuse_nameless(connection, read)
             return self._whole(connection, read) if read.whole else self._part(connection, read)
+
+    def _refuse_nameless(self, connection: duckdb.DuckDBPyConnection, read: StreamRead) -> None:
+        """Rows without any of their key would all be taken for one and the same."""
+        names = normalised(list(self.stream.primary_key)).values()
+        key = ", ".join(map(quoted, names))
+        found = f"SELECT count(*) FROM ({read.relation}) WHERE coalesce({key}) IS NULL"
+        (nameless,) = _one(connection, found)
+        if nameless:
+            raise SourceCorrupt(
+                f"sent {nameless} rows without '{', '.join(self.stream.primary_key)}'",
+                "look whether the vendor has renamed it", stream=self.name,
+            )  # fmt: skip
 
     def _became_empty(self) -> bool:
         return self.stream.whole and self.before.get("digest", NOTHING) != NOTHING

@@ -4,7 +4,8 @@ Every column is text. Numbers and booleans stand there as JSON writes them, nest
 what they mean is the mapping's business, and a field that changes its type breaks no file.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,10 +22,10 @@ Kinds = dict[str, list[str]]
 """The JSON types that were seen in each column, sorted."""
 
 
-def to_table(
+def landed(
     rows: Rows, *, columns: Sequence[str] = (), leave_out: Collection[str] = frozenset()
-) -> pa.Table:
-    """A page as a table of text columns under the lake's names.
+) -> tuple[pa.Table, Kinds]:
+    """A page as a table of text columns under the lake's names, and the JSON types in it.
 
     Args:
         rows: JSON objects of one page, or a table whose columns are text already.
@@ -33,37 +34,31 @@ def to_table(
 
     Raises:
         SourceCorrupt: two fields would get one name.
+    """
+    kinds: Kinds = {}
+    if isinstance(rows, pa.Table):
+        arrays = {f: rows.column(f).cast(pa.string()) for f in rows.column_names}
+    else:
+        values = _columns_of(rows)
+        types = {field: set(map(type, column)) for field, column in values.items()}
+        arrays = {f: _texts(column, types[f]) for f, column in values.items() if f not in leave_out}
+        kinds = {f: sorted({_KINDS[t] for t in types[f] if t in _KINDS}) for f in arrays}
+    fields = [f for f in dict.fromkeys(chain(arrays, columns)) if f not in leave_out]
+    names = normalised(fields)
+    empty = pa.nulls(len(rows), pa.string())
+    table = pa.table([arrays.get(f, empty) for f in fields], names=[names[f] for f in fields])
+    return table, {names[field]: found for field, found in kinds.items() if found}
+
+
+def to_table(
+    rows: Rows, *, columns: Sequence[str] = (), leave_out: Collection[str] = frozenset()
+) -> pa.Table:
+    """The table of `landed`.
 
     >>> to_table([{"id": 7, "tags": ["a"]}, {"id": 8}], columns=("status",)).to_pylist()
     [{'id': '7', 'tags': '["a"]', 'status': None}, {'id': '8', 'tags': None, 'status': None}]
     """
-    found, values = _columns_of(rows)
-    fields = [f for f in dict.fromkeys(chain(found, columns)) if f not in leave_out]
-    names = normalised(fields)
-    empty = pa.nulls(len(rows), pa.string())
-    arrays = [values(field) if field in found else empty for field in fields]
-    return pa.table(arrays, names=[names[field] for field in fields])
-
-
-def _columns_of(rows: Rows) -> tuple[Collection[str], Callable[[str], Any]]:
-    if isinstance(rows, pa.Table):
-        return rows.column_names, lambda field: rows.column(field).cast(pa.string())
-    return dict.fromkeys(chain.from_iterable(rows)), lambda field: _texts(rows, field)
-
-
-def _texts(rows: list[dict[str, Any]], field: str) -> pa.Array:
-    values = [row.get(field) for row in rows]
-    if set(map(type, values)) <= {str, type(None)}:
-        return pa.array(values, pa.string())
-    return pa.array([_text(value) for value in values], pa.string())
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if type(value) is int:  # of any size, while orjson writes 64 bits
-        return str(value)
-    return orjson.dumps(value).decode()
+    return landed(rows, columns=columns, leave_out=leave_out)[0]
 
 
 def kinds_of(rows: Rows) -> Kinds:
@@ -72,15 +67,54 @@ def kinds_of(rows: Rows) -> Kinds:
     >>> kinds_of([{"id": 7}, {"id": "8", "note": None}])
     {'id': ['number', 'text']}
     """
-    if isinstance(rows, pa.Table):
-        return {}
-    fields = list(dict.fromkeys(chain.from_iterable(rows)))
-    names, found = normalised(fields), {}
-    for field in fields:
-        kinds = {_KINDS[kind] for kind in {type(row.get(field)) for row in rows} if kind in _KINDS}
-        if kinds:
-            found[names[field]] = sorted(kinds)
-    return found
+    return landed(rows)[1]
+
+
+def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Sequence[Any]]:
+    """The values of each field, in the order in which the fields first come."""
+    shapes = dict.fromkeys(map(tuple, rows))
+    if len(shapes) == 1:  # most vendors always send all fields in one order; this way is faster
+        (fields,) = shapes
+        return dict(zip(fields, zip(*map(dict.values, rows), strict=True), strict=True))
+    return {
+        field: [row.get(field) for row in rows]
+        for field in dict.fromkeys(chain.from_iterable(shapes))
+    }
+
+
+def _texts(values: Sequence[Any], types: Collection[type]) -> pa.Array:
+    """A column as text; where all values are of one type, many are written at once."""
+    types = set(types) - {type(None)}
+    if types <= {str}:
+        return pa.array(values, pa.string())
+    if types == {bool}:
+        return pa.array(values, pa.bool_()).cast(pa.string())
+    if types == {int}:
+        try:
+            return pa.array(values, pa.int64()).cast(pa.string())
+        except OverflowError:  # beyond 64 bits, one by one
+            pass
+    if types == {float}:  # one list of numbers, which hold no commas
+        texts = orjson.dumps(values)[1:-1].decode().split(",")
+        return pa.array([None if text == "null" else text for text in texts], pa.string())
+    if types <= {dict, list}:
+        try:
+            dumped = [None if value is None else orjson.dumps(value) for value in values]
+            return pa.array(dumped, pa.string())
+        except TypeError:  # an integer beyond 64 bits in one of them
+            pass
+    return pa.array([_text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if type(value) is int:  # of any size, while orjson writes 64 bits
+        return str(value)
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def united(kinds: Iterable[Mapping[str, Sequence[str]]]) -> Kinds:

@@ -31,6 +31,14 @@ def test_an_update_and_a_rebuild_come_to_the_same_signals(found: Findings) -> No
     assert measured(found, "tables that differ after the two") == 0
 
 
+def test_a_pull_takes_every_row_of_an_api(found: Findings) -> None:
+    assert measured(found, "rows that a pull misses") == 0
+
+
+def test_an_hour_without_changes_costs_one_request_for_each_stream(found: Findings) -> None:
+    assert measured(found, "requests of an unchanged hour for each stream") <= 1
+
+
 def test_every_goal_of_the_benchmark_is_measured(found: Findings) -> None:
     assert [(figure.name, figure.goal) for figure in found.figures] == [
         ("one day / one GROUP BY over usage", 10),
@@ -42,6 +50,13 @@ def test_every_goal_of_the_benchmark_is_measured(found: Findings) -> None:
         ("results that differ from pandas", 0),
         ("1 % new rows / full rebuild of signals", 0.1),
         ("tables that differ after the two", 0),
+        ("rows that a pull misses", 0),
+        ("JSON pull / requests and json", 0.5),
+        ("memory of a JSON pull", 400),
+        ("CSV pull / requests and json", 0.5),
+        ("memory of a CSV pull", 400),
+        ("JSON pull / fastest vendor's limit", 1),
+        ("requests of an unchanged hour for each stream", 1),
     ]
     assert all(figure.measured > 0 for figure in found.figures if figure.goal)
 

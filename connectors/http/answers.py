@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import requests
 import urllib3
 from requests.exceptions import JSONDecodeError
 
+from connectors.http.json_text import parsed
 from contracts.errors import SourceCorrupt, SourceError, SourceUnavailable
 
 MAX_DEPTH = 60
@@ -47,10 +47,10 @@ class Answer(requests.Response):
         """
         if not self._is_parsed:
             try:
-                self._parsed = orjson.loads(self.content)
-            except orjson.JSONDecodeError as error:
+                self._parsed = parsed(self.content)
+            except ValueError:
                 # Without the body, which requests would keep inside the error.
-                raise JSONDecodeError(error.msg, "", 0) from None
+                raise JSONDecodeError("no JSON", "", 0) from None
             self._is_parsed = True
         return self._parsed
 

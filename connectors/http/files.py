@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import orjson
-
 from connectors.http.answers import Answer, TryAgain, chunks, refuse_web_page
+from connectors.http.json_text import parsed
 from contracts.errors import SourceCorrupt
 
 Expected = Literal["jsonl", "csv", "zip"]
@@ -69,8 +68,8 @@ def _check_jsonl(path: Path, max_bytes: int) -> None:
     if not last:
         return
     try:
-        orjson.loads(last)
-    except orjson.JSONDecodeError:
+        parsed(last)
+    except ValueError:
         cause = "broke off in the middle of its last line"
         raise TryAgain(cause, kind=SourceCorrupt) from None
 
