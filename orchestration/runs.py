@@ -102,8 +102,9 @@ def _execute(
             if evaluation.check_name == raw.HEALTHY:
                 continue  # others tell of this run; it also shows what the build before found
             if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.WARN:
-                text = evaluation.metadata.get("cause")
-                warnings.append(str(text.value if text else evaluation.check_name))
+                told = [evaluation.metadata.get(name) for name in ("cause", "remedy")]
+                texts = [str(text.value) for text in told if text]
+                warnings.append("; ".join(texts) or evaluation.check_name)
     return Run(result.run_id, result.success, tuple(failures), tuple(warnings))
 
 

@@ -114,7 +114,7 @@ def _not_delivering(
         create_tables(connection)
         for stream in source.streams:
             record_health(
-                connection, source.name, stream, "down", error.cause, now,
+                connection, source.name, stream, "down", _reason(source, error), now,
                 day_end=_day_end(company, now),
             )  # fmt: skip
         healthy = _healthy(source, connection)
@@ -157,9 +157,9 @@ def _record_streams(
         create_tables(connection)
         for stream in source.streams:
             if stream in pulled.failures:
-                cause = pulled.failures[stream].cause
+                reason = _reason(source, pulled.failures[stream])
                 record_health(
-                    connection, source.name, stream, "down", cause, now,
+                    connection, source.name, stream, "down", reason, now,
                     day_end=_day_end(company, now),
                 )  # fmt: skip
                 continue
@@ -167,6 +167,11 @@ def _record_streams(
             if former and former.status == "down":
                 record_health(connection, source.name, stream, "ok", None, now)
         return _healthy(source, connection)
+
+
+def _reason(source: Source, error: SourceError) -> str:
+    """What was wrong and what to do; the source's name stands beside it wherever it is shown."""
+    return f"{error.cause.removeprefix(f'source {source.name}: ')}; {error.remedy}"
 
 
 def _day_end(company: Company, now: dt.datetime) -> dt.datetime:

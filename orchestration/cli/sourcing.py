@@ -49,9 +49,33 @@ def sources(
     rows = [
         row for source in read_sources(company) for row in _rows(company, source, health, waiting)
     ]
-    print_rows("", COLUMNS, rows, form)
+    if form is Format.TABLE:
+        _show(rows)
+    else:
+        print_rows("", COLUMNS, rows, form)
     if strict and any(row[COLUMNS.index("status")] != "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _show(rows: list[tuple[Any, ...]]) -> None:
+    """For people: the streams, and apart from them whose data the credentials of a source open."""
+    named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    shown = ("source", "stream", "status", "since", "last_load", "rows")
+    print_rows("", shown, [tuple(row[name] for name in shown) for row in named], Format.TABLE)
+    troubles: dict[tuple[Any, ...], list[str]] = {}
+    for row in named:
+        if row["status"] != "ok":
+            trouble = tuple(row[name] for name in ("source", "status", "reason", "next"))
+            troubles.setdefault(trouble, []).append(row["stream"])
+    for (source, status, reason, step), streams in troubles.items():
+        console.print(
+            f"\n{source}, {', '.join(streams)}: {status or 'unknown'}. {reason}\n  -> {step}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print()
+    of_sources = ("source", "type", "account")
+    accounts = {row["source"]: tuple(row[name] for name in of_sources) for row in named}
+    print_rows("Whose data the credentials open", of_sources, [*accounts.values()], Format.TABLE)
 
 
 @app.command(epilog="Example:  healthloop sources accept desk tickets")
@@ -123,7 +147,7 @@ def _next_step(found: StreamHealth, waits: bool) -> str | None:
             "mend it at the source, or where it is right: "
             f"healthloop sources accept {found.source} {found.stream}"
         )
-    return "mend it, then healthloop run"
+    return "once it is mended: healthloop run"
 
 
 def _minute(moment: dt.datetime | None) -> str | None:
