@@ -58,13 +58,15 @@ def test_f31_a_source_that_goes_down_leaves_every_band_as_it_was_and_the_run_deg
     move_to(home, tomorrow)
     answer = healthloop("run", "--home", str(home))
     assert answer.code == 0
-    assert "DEGRADED: source product: the folder ./files/product does not exist\n" in answer.err
+    assert (
+        "DEGRADED: source product: the folder ./files/product does not exist; correct" in answer.err
+    )
     assert bands(home, tomorrow) == before
     assert rows_of(
         home,
         "SELECT DISTINCT status, reason FROM signals.source_health WHERE source = 'product' "
         "AND checked_at = (SELECT max(checked_at) FROM signals.source_health)",
-    ) == [("down", "source product: the folder ./files/product does not exist")]
+    ) == [("down", "the folder ./files/product does not exist; correct `location`")]
     doctor = healthloop("doctor", "--home", str(home))
     assert doctor.code == 1
     assert "usage is down" in doctor.out
@@ -76,7 +78,9 @@ def test_f31_a_source_that_stays_down_makes_scores_unknown_and_never_green_or_re
     move_to(home, late)
     ran = run(home, late)
     assert not ran.success
-    assert ran.warnings == ("source product: the folder ./files/product does not exist",)
+    assert ran.warnings == (
+        "source product: the folder ./files/product does not exist; correct `location`",
+    )
     assert "change their risk band" in ran.failures[0]
     assert set(bands(home, late).values()) == {"unknown"}
     assert rows_of(home, "SELECT count(*) FROM plan.field_changes WHERE as_of = ?", [late]) == [
