@@ -51,7 +51,8 @@ def scores(home: Path) -> dict[tuple[object, ...], tuple[object, ...]]:
     """Score and band by account and score, as of today."""
     rows = rows_of(
         home,
-        "SELECT account_id, score, value, band FROM scores.scores WHERE as_of = ? AND value IS NOT NULL",
+        "SELECT account_id, score, value, band FROM scores.scores "
+        "WHERE as_of = ? AND value IS NOT NULL",
         [TODAY],
     )
     return {row[:2]: row[2:] for row in rows}
@@ -88,9 +89,8 @@ def test_f93_no_credential_and_no_address_is_left_in_the_warehouse_or_dagster(sc
     assert len(files) > 50
     for file in files:
         assert not any(secret in file.read_bytes() for secret in secrets), file
-    raw = duckdb.sql(
-        f"SELECT DISTINCT email FROM read_parquet('{home}/state/lake/raw_billing/customers/*.parquet')"
-    ).fetchall()
+    customers = home / "state/lake/raw_billing/customers/*.parquet"
+    raw = duckdb.sql(f"SELECT DISTINCT email FROM read_parquet('{customers}')").fetchall()
     addresses = {row[0].encode() for row in raw if row[0]}
     assert len(addresses) > 50
     told = [home / "state" / "warehouse.duckdb", *(home / "state/dagster").rglob("*")]

@@ -365,7 +365,8 @@ def test_times_are_local_where_people_keep_them_local():
 
 
 def test_a_later_usage_file_restates_earlier_days(demo):
-    files = USAGE.format(demo[0] / "sandbox/world").replace(".parquet')", ".parquet', filename = true)")
+    world = demo[0] / "sandbox/world"
+    files = USAGE.format(world).replace(".parquet')", ".parquet', filename = true)")
     late, more = duckdb.sql(
         f"SELECT count(*), count(*) FILTER (new.n > old.n) FROM {files} AS new JOIN {files} AS old "
         "USING (workspace_id, date, event_name) "
