@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
-import orjson
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from connectors.api import ApiConfig
+from connectors.http.json_text import parsed
 from contracts.errors import SourceCorrupt
 
 BATCH_ROWS = 20_000
@@ -71,8 +71,8 @@ def objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            found = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            found = parsed(line)
+        except ValueError:
             raise SourceCorrupt("the file has a line that is no JSON", "run again") from None
         if type(found) is not dict:
             raise SourceCorrupt("the file has a line that is no event", "run again")

@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-import orjson
 import pyarrow as pa
 from pydantic import Field, field_validator
 from requests.auth import HTTPBasicAuth
@@ -191,7 +190,7 @@ def _utc(seconds: float, zone: ZoneInfo | None) -> dt.datetime:
 
 
 def _digest(event: Mapping[str, Any]) -> str:
-    return hashlib.sha256(orjson.dumps(event, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(event, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def read_groups(reading: Reading[MixpanelConfig]) -> Iterator[list[dict[str, Any]]]:
