@@ -4,12 +4,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from queue import Empty, Queue
+from threading import Thread
 
 import duckdb
 import requests
 from pydantic import BaseModel
 
+from connectors import vendors
 from connectors.alerts import channels
+from connectors.api import ApiConfig
 from connectors.lake import Lake
 from connectors.sources import FilesConfig, Source, SqlConfig, check_sources
 from contracts.company import Company
@@ -23,6 +27,7 @@ from scoring.library import check_library
 from scoring.reports import metrics_in_use, tracking_gaps
 
 UI_ADDRESS = "http://127.0.0.1:3000"
+ANSWERS_WITHIN_SECONDS = 15
 DRIVERS = {"postgresql": ("psycopg", "postgres"), "s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"),
            "az": ("adlfs", "azure")}  # fmt: skip
 
@@ -86,11 +91,15 @@ def _configuration(company: Company) -> Iterator[Finding]:
 def _source(company: Company, source: Source) -> Iterator[Finding]:
     about = f"source {source.name}"
     secrets = Secrets(company.home)
+    missing = False
     for given in _secrets_of(source.config):
         try:
             secrets.of(given)
         except SourceRefused as error:
+            missing = True
             yield Finding("problem", about, error.cause, error.remedy)
+    if isinstance(source.config, ApiConfig) and not missing:
+        yield _credentials(about, source.config, secrets)
     driver = _missing_driver(source)
     if driver:
         yield Finding(
@@ -116,6 +125,33 @@ def _address(source: Source) -> object:
     if isinstance(source.config, FilesConfig):
         return source.config.location
     return source.config.url if isinstance(source.config, SqlConfig) else None
+
+
+def _credentials(about: str, config: ApiConfig, secrets: Secrets) -> Finding:
+    """Whose data the credentials of an API open, asked now."""
+    vendor = vendors.vendor(config.type)
+    answers: Queue[str | SourceError] = Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(vendor.account(vendor.connect(config, secrets), config))
+        except SourceError as error:
+            answers.put(error)
+
+    # In a thread that nobody waits for: a request may be patient for minutes, a doctor may not.
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWERS_WITHIN_SECONDS)
+    except Empty:
+        seen = f"{config.type} did not answer within {ANSWERS_WITHIN_SECONDS} seconds"
+        return Finding("problem", about, seen, "check the address, or try again later")
+    if isinstance(answer, SourceError):
+        return Finding("problem", about, answer.cause, answer.remedy)
+    if config.expect_account not in (None, answer):
+        seen = f"the credentials open account '{answer}', not '{config.expect_account}'"
+        return Finding("problem", about, seen, "use credentials of the right account")
+    rights = f"they should have no more rights than: {vendor.scopes}"
+    return Finding("ok", about, f"the credentials open account '{answer}'", rights)
 
 
 def _secrets_of(value: object) -> Iterator[FromEnvironment]:

@@ -16,6 +16,7 @@ from demo_company import (
     write,
     write_small_company,
 )
+from small_api import TOKEN, SmallApi, serving
 
 
 @pytest.fixture
@@ -245,3 +246,34 @@ def test_the_doctor_and_check_name_all_mistakes_of_the_configuration(home):
     assert {line.removeprefix("problem: ") for line in found["configuration"]} >= {
         line for line in checked if not line.startswith("warning")
     }
+
+
+def test_the_doctor_asks_an_api_whose_data_the_credentials_open(tmp_path, monkeypatch):
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    home = write_small_company(tmp_path / "company")
+    with serving(SmallApi({"tickets": []})) as api:
+        desk = (
+            f"type: rest\naddress: {api.address}\nauth: {{bearer: {{env: DESK_TOKEN}}}}\n"
+            "account: {path: /me, field: organisation.id}\n"
+            "streams:\n  tickets: {path: /tickets, records: data, primary_key: [id]}\n"
+        )
+        write(home / "sources/desk.yaml", desk)
+        write(
+            home / "sources/desk/tickets.sql",
+            "SELECT id AS ticket_id, org AS account_key, opened AS opened_at\n"
+            "FROM raw_desk.tickets\n",
+        )
+        _, found = findings(home)
+        assert found["source desk"][0].startswith("ok: the credentials open account 'acme'; they")
+        write(home / "sources/desk.yaml", f"{desk}expect_account: globex\n")
+        _, found = findings(home)
+        assert found["source desk"][0].startswith(
+            "problem: the credentials open account 'acme', not 'globex'; use"
+        )
+        code, found = findings(home, DESK_TOKEN="canary-wrong")
+        assert code == 1
+        assert found["source desk"][0].startswith("problem: api: refused the credentials (401); ")
+        assert "canary" not in json.dumps(found)
+    monkeypatch.setattr("orchestration.doctor.ANSWERS_WITHIN_SECONDS", 0.2)
+    _, found = findings(home)
+    assert found["source desk"][0].startswith("problem: rest did not answer within 0.2 seconds; ")

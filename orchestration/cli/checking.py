@@ -10,6 +10,7 @@ import typer
 from connectors.sources import check_sources
 from contracts.company import Company, Settings, check_company, read_company
 from contracts.errors import ConfigurationError
+from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import Format, console, errors, print_rows
 from orchestration.cli.options import HOME, Form, Home
 from orchestration.doctor import examine
@@ -58,7 +59,9 @@ def doctor(home: Home = HOME, form: Form = Format.TABLE) -> None:
 
     Each finding comes with what to do about it. Exit code 1 where there are problems.
     """
-    findings = list(examine(read_company(home)))
+    company = read_company(home)
+    with sandbox_beside(company):
+        findings = list(examine(company))
     rows = [(f.level, f.about, f.seen, f.remedy) for f in findings]
     print_rows("", ("", "about", "seen", "what to do"), rows, form)
     if any(finding.level == "problem" for finding in findings):
