@@ -1,0 +1,132 @@
+"""Fixtures of the fault tests, and which fault of the catalogue is tested where.
+
+====  =====================================================================================
+F01   429 with seconds            test_transport_http, test_vendor_faults (all vendors)
+F02   429 with a date or nonsense test_transport_http, test_vendor_faults (all vendors)
+F03   a day's limit               test_transport_http, vendors/test_hubspot, vendors/test_chargebee
+F04   403 that is a limit         test_transport_http, vendors/test_salesforce
+F05   503 in the middle of paging test_transport_http, test_vendor_faults (all vendors)
+F06   down for good               test_transport_http, test_vendor_faults (all vendors)
+F07   reset in the body           test_transport_http, test_vendor_faults (all vendors)
+F08   truncated gzip              test_transport_http, test_vendor_faults (all vendors)
+F09   truncated JSON, ZIP, lines  test_transport_http, test_vendor_faults (all vendors)
+F10   wrong Content-Length        test_transport_http, test_vendor_faults (all vendors)
+F11   200 with an error object    test_transport_http, test_vendor_faults (all vendors)
+F12   200 with a login page       test_transport_http, test_vendor_faults (all vendors)
+F13   204 instead of a body       test_transport_http, test_vendor_faults (all vendors)
+F14   no bytes                    test_transport_http, test_vendor_faults (all vendors)
+F15   no connection, no trust     test_transport_http, test_vendor_faults (all vendors)
+F16   redirect to another host    test_transport_http, test_vendor_faults (all vendors)
+F17   502 after the work was done test_transport_http, test_vendor_faults (all vendors)
+F18   a page comes twice          test_transport_http, test_vendor_faults (all vendors)
+F19   the same cursor twice       test_transport_http, test_vendor_faults (those with a cursor)
+F20   updated between pages       test_moving_worlds (all vendors)
+F21   deleted between pages       test_moving_worlds (vendors that tell of it), test_pull_api
+F22   inserted in mid-scan        test_moving_worlds (all vendors), vendors/test_freshdesk
+F23   the newest minute is hidden vendors/test_zendesk, test_moving_worlds (all vendors)
+F24   clocks differ               test_moving_worlds (all vendors)
+F25   dated ahead                 test_moving_worlds, test_pull_api, vendors/test_posthog
+F26   days of 23 and 25 hours     test_values
+F27   leap day and month's end    test_values
+F28   late data                   test_values, vendors of event stores, test_signals_build
+F29   nothing after something     test_pull_api, test_dagster_faults
+F32   credentials refused         test_vendor_faults (all vendors), each vendor's own tests
+F34   types and columns change    test_pull_api
+F37   another account             test_vendor_faults (all vendors), test_pull_api
+F40   NaN and infinity            test_values
+F41   negative amounts            test_values, vendors/test_stripe
+F42   currencies                  test_values, vendors/test_stripe
+F43   numbers beyond 64 bits      test_values
+F44   hostile text                test_values
+F45   ten megabytes of text       test_values
+F46   one key twice               test_values
+F47   one customer, two accounts  test_values, test_identity
+F49   empty is not null           test_values
+F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files)
+====  =====================================================================================
+
+Every single request of a pull fails in turn in test_request_sweep.
+"""
+
+import datetime as dt
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from connectors.http import Http, Patience
+from connectors.sandbox.servers.box import Box
+from connectors.sandbox.servers.running import sandbox
+from connectors.sandbox.world import write_world
+from tests.faults.vendor_pulls import FIRST, FaultFree
+
+ACCOUNTS = 65
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(shared) -> Path:
+    """A small synthetic company; the first worker that needs it writes it."""
+    folder = shared / "world"
+    with (shared / "world.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            write_world(shared / "unfinished", accounts=ACCOUNTS)
+            (shared / "unfinished").rename(folder)
+    return folder
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> Clock:
+    """No client sleeps, history is short, and streams are read one by one: order is certain."""
+    clock = Clock()
+    endless = Patience(budget_seconds=1e9, body_seconds=1e9)
+    for name, value in {"sleep": clock.sleep, "clock": clock, "patience": endless}.items():
+        monkeypatch.setitem(Http.__init__.__kwdefaults__, name, value)
+    monkeypatch.setattr("connectors.api_pull.READS_BACK", dt.timedelta(0))
+    monkeypatch.setattr("connectors.api_pull.STREAMS_AT_ONCE", 1)
+    return clock
+
+
+@pytest.fixture(scope="session")
+def all_vendors(world) -> Iterator[Box]:
+    with sandbox(world, FIRST) as box:
+        yield box
+
+
+@pytest.fixture
+def box(all_vendors, impatient) -> Iterator[Box]:
+    """A sandbox of all vendors, without faults, its clock at `FIRST`. Its records stay as is."""
+    all_vendors.faults.clear()
+    all_vendors.defects.clear()
+    all_vendors.now = FIRST
+    yield all_vendors
+    assert all_vendors.defects == []
+
+
+@pytest.fixture(scope="session")
+def fault_free(tmp_path_factory) -> FaultFree:
+    return FaultFree(tmp_path_factory.mktemp("fault_free"))
