@@ -298,6 +298,16 @@ def test_the_dump_shows_all_records_as_they_are_now_and_the_tombstones(box, thin
     assert requests.get(f"{box.control}/dump", {"vendor": "other"}, timeout=5).json() == {}
 
 
+def test_a_client_that_hangs_up_while_it_asks_is_no_defect(box):
+    parts = urlsplit(box.address("acme"))
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as wire:
+        head = f"POST {parts.path}/v1/things HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n"
+        wire.sendall(head.encode() + b'{"id":')
+    # Asked after it, so the one before has been noticed.
+    assert requests.get(f"{box.address('acme')}/v1/things", timeout=5).status_code == 200
+    assert box.defects == []
+
+
 def test_a_server_that_falls_over_answers_500_and_leaves_its_trace(box):
     answer = requests.get(f"{box.address('acme')}/v1/broken", timeout=5)
     assert answer.status_code == 500

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,6 +59,8 @@ class Guard:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return  # who hangs up while asking wants no answer
         except Exception:
             self._box.defects.append(traceback.format_exc())
             if not started:
