@@ -109,7 +109,10 @@ def read_api(
     gc.set_threshold(max(often, OBJECTS_BETWEEN_COLLECTIONS), *seldom)
     secrets = Secrets(company.home)
     client = vendor.connect(config, secrets)
-    account = _account(vendor, config, client, secrets, positions.get(ACCOUNT, {}), now)
+    known = positions.get(ACCOUNT, {})
+    account = _account(vendor, config, client, secrets, known, now)
+    if account["id"] != known.get("id"):
+        positions = {}  # places in another account's streams mean nothing in this one's
     streams = vendor.streams_of(config)
     readers = [
         _Reader(name, stream, config, client, positions.get(name, {}), now, company, folder / name)

@@ -146,6 +146,17 @@ def test_f37_the_configured_account_is_the_only_one_that_is_read(company, api):
     assert [path for path in api.asked if path != "/me"] == []
 
 
+def test_after_a_move_to_another_account_its_streams_are_read_from_the_start(company, api):
+    run(company)
+    file = company.home / "sources/desk.yaml"
+    config = yaml.safe_load(file.read_text()) | {"expect_account": "acme-eu"}
+    file.write_text(yaml.safe_dump(config))
+    api.account = "acme-eu"
+    api.lists["tickets"] = [{"id": 71, "updated_at": "2026-01-01T10:00:00Z"}]
+    assert run(company, now=LATER).account == "acme-eu"
+    assert ids(company)[5:] == ["71"]
+
+
 def test_f25_a_time_in_the_future_does_not_skip_what_happens_until_then(company, api):
     api.lists["tickets"].append({"id": 9, "updated_at": "2031-01-01T00:00:00Z"})
     run(company)
