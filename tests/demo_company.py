@@ -26,7 +26,7 @@ from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from connectors.sandbox.demo import write_demo_company
+from connectors.sandbox.demo import MARKER, write_demo_company
 from connectors.sandbox.world import WorldTruth
 from contracts.company import Company, read_company
 from orchestration.cli import main
@@ -55,6 +55,7 @@ def write_company_of_files(home: Path, *, accounts: int) -> WorldTruth | None:
     truth = write_demo_company(home, accounts=accounts)
     shutil.rmtree(home / "sources")
     shutil.copytree(Path(__file__).parent / "company_of_files" / "sources", home / "sources")
+    (home / MARKER).unlink()  # a demo's commands would start its sandbox
     return truth
 
 
