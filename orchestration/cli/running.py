@@ -49,7 +49,9 @@ def demo(
     company = read_company(home)
     if made is not None:
         write_schemas(home)
-        errors.print(f"Made a synthetic company of {accounts:,} accounts in {home}.", soft_wrap=True)
+        errors.print(
+            f"Made a synthetic company of {accounts:,} accounts in {home}.", soft_wrap=True
+        )
     today = company.last_day(clock())
     days = [*week_ends(today, DEMO_WEEK_ENDS), today]
     missing = [day for day in days if day not in _scored_days(company)]

@@ -57,7 +57,9 @@ def sandbox(
     if not world.is_dir():
         today = company.settings.today or company.last_day(clock())
         _make_world(world, seed=seed, accounts=accounts, today=today)
-        errors.print(f"Made a synthetic company of {accounts:,} accounts in {world}.", soft_wrap=True)
+        errors.print(
+            f"Made a synthetic company of {accounts:,} accounts in {world}.", soft_wrap=True
+        )
     try:
         serve(
             world, now or company.now(clock()), port=port, small_pages=small_pages,
