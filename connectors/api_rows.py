@@ -34,6 +34,12 @@ def landed(
 
     Raises:
         SourceCorrupt: two fields would get one name.
+
+    >>> table, kinds = landed([{"id": 7, "tags": ["a"]}, {"id": "8"}], columns=("status",))
+    >>> table.to_pylist()
+    [{'id': '7', 'tags': '["a"]', 'status': None}, {'id': '8', 'tags': None, 'status': None}]
+    >>> kinds
+    {'id': ['number', 'text'], 'tags': ['list']}
     """
     kinds: Kinds = {}
     if isinstance(rows, pa.Table):
@@ -48,26 +54,6 @@ def landed(
     empty = pa.nulls(len(rows), pa.string())
     table = pa.table([arrays.get(f, empty) for f in fields], names=[names[f] for f in fields])
     return table, {names[field]: found for field, found in kinds.items() if found}
-
-
-def to_table(
-    rows: Rows, *, columns: Sequence[str] = (), leave_out: Collection[str] = frozenset()
-) -> pa.Table:
-    """The table of `landed`.
-
-    >>> to_table([{"id": 7, "tags": ["a"]}, {"id": 8}], columns=("status",)).to_pylist()
-    [{'id': '7', 'tags': '["a"]', 'status': None}, {'id': '8', 'tags': None, 'status': None}]
-    """
-    return landed(rows, columns=columns, leave_out=leave_out)[0]
-
-
-def kinds_of(rows: Rows) -> Kinds:
-    """The JSON types of each column that has a value, under the lake's names.
-
-    >>> kinds_of([{"id": 7}, {"id": "8", "note": None}])
-    {'id': ['number', 'text']}
-    """
-    return landed(rows)[1]
 
 
 def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Sequence[Any]]:

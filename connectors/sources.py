@@ -34,8 +34,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from sqlglot import exp
 
 from connectors import vendors
-from connectors.api import ApiConfig, ApiStream, Vendor
-from connectors.quoting import literal
+from connectors.api import ApiConfig, ApiStream
 from contracts.company import Company, Strict
 from contracts.documents import Document, nearest, read_document, validate
 from contracts.errors import ConfigurationError, Problem
@@ -224,16 +223,14 @@ class Source:
             ConfigurationError: the file cannot be read.
         """
         file = self.mappings[table]
+        if isinstance(self.config, ApiConfig) and not file.is_relative_to(self.file.parent):
+            text = vendors.packaged_sql(self.config, table)
+            return re.sub(rf"\braw_{self.config.type}\.", f"{self.schema}.", text)
         try:
-            text = file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             problem = Problem(file, 1, "cannot be read", "make it a UTF-8 text file")
             raise ConfigurationError([problem]) from None
-        if not isinstance(self.config, ApiConfig) or file.is_relative_to(self.file.parent):
-            return text
-        parameters = self.config.parameters()
-        text = re.sub(rf"\braw_{self.config.type}\.", f"{self.schema}.", text)
-        return re.sub(r"\$\{(\w+)\}", lambda found: literal(parameters[found.group(1)]), text)
 
 
 def format_of(path: str) -> FileFormat | None:
@@ -319,21 +316,21 @@ def _read_source(document: Document) -> tuple[Source | None, list[Problem]]:
     problems += more
     if config is None or problems:
         return None, problems
-    if vendor is not None and isinstance(config, ApiConfig):
-        problems += _unknown_streams(document, config, vendor)
     folder = document.file.with_suffix("")
-    own = {file.stem: file for file in sorted(folder.glob("*.sql"))}
-    source = Source(name, config, own, document.file)
-    if vendor is None or problems:
-        return (None if problems else source), problems
-    packaged = _usable(source, vendors.packaged_mappings(kind))
-    return Source(name, config, packaged | own, document.file), []
+    mappings = {file.stem: file for file in sorted(folder.glob("*.sql"))}
+    if isinstance(config, ApiConfig):
+        problems = _unknown_streams(document, config)
+        if problems:
+            return None, problems
+        mappings = _usable(config) | mappings
+    return Source(name, config, mappings, document.file), []
 
 
-def _unknown_streams(document: Document, config: ApiConfig, vendor: Vendor[Any]) -> list[Problem]:
+def _unknown_streams(document: Document, config: ApiConfig) -> list[Problem]:
     if not isinstance(config.streams, list):
         return []
-    known = vendor.streams_of(config.model_copy(update={"streams": None}))
+    every = config.model_copy(update={"streams": None})
+    known = vendors.vendor(config.type).streams_of(every)
     return [
         document.problem(("streams",), f"unknown stream '{name}'", nearest(name, known))
         for name in config.streams
@@ -341,12 +338,12 @@ def _unknown_streams(document: Document, config: ApiConfig, vendor: Vendor[Any])
     ]
 
 
-def _usable(source: Source, packaged: Mapping[str, Path]) -> dict[str, Path]:
-    """The packaged mappings whose streams this source pulls, all of them."""
-    known = {f"raw_{source.config.type}.{name}" for name in source.streams}
+def _usable(config: ApiConfig) -> dict[str, Path]:
+    """The packaged mappings whose streams these settings pull, all of them."""
+    known = {f"raw_{config.type}.{name}" for name in vendors.vendor(config.type).streams_of(config)}
     usable = {}
-    for table, file in packaged.items():
-        query, _ = parse_mapping(file, re.sub(r"\$\{\w+\}", "''", file.read_text(encoding="utf-8")))
+    for table, file in vendors.packaged_mappings(config.type).items():
+        query, _ = parse_mapping(file, vendors.packaged_sql(config, table))
         if query is not None and {name for name, _ in tables_of(query)} <= known:
             usable[table] = file
     return usable

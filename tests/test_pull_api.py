@@ -6,7 +6,7 @@ import duckdb
 import pytest
 import yaml
 
-from connectors.api_rows import kinds_of, to_table, united
+from connectors.api_rows import landed, united
 from connectors.lake import Lake
 from connectors.sources import check_sources
 from contracts.company import read_company
@@ -205,12 +205,12 @@ def test_mistakes_in_the_description_of_an_api_are_told_with_their_line(tmp_path
 def test_every_json_value_becomes_text_that_says_the_same():
     first = {"a": 1, "b": True, "c": None, "d": {"x": [1.5]}, "e": "é\u0000"}
     rows = [first, {"a": 2**70, "f": ""}]
-    assert to_table(rows).to_pylist() == [
+    assert landed(rows)[0].to_pylist() == [
         {"a": "1", "b": "true", "c": None, "d": '{"x":[1.5]}', "e": "é\u0000", "f": None},
         {"a": "1180591620717411303424", "b": None, "c": None, "d": None, "e": None, "f": ""},
     ]
 
 
 def test_the_types_of_pages_are_united():
-    pages = [kinds_of([{"a": 1, "b": None}]), kinds_of([{"a": "x"}, {"b": [1]}])]
+    pages = [landed(page)[1] for page in ([{"a": 1, "b": None}], [{"a": "x"}, {"b": [1]}])]
     assert united(pages) == {"a": ["number", "text"], "b": ["list"]}

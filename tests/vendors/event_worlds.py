@@ -1,13 +1,11 @@
 """What the tests of the three event stores share: the world's usage, and their mappings run."""
 
 import datetime as dt
-import re
 
 import duckdb
-from mapped import mapped
+from mapped import packaged
 from minimal import connected
 
-from connectors.quoting import literal
 from connectors.vendors import packaged_mappings
 
 ACTIONS = (
@@ -53,16 +51,10 @@ def world_workspaces(box):
 def canonical(vendor, settings, box, rows):
     """The rows of every packaged mapping, from the latest version of each raw row."""
     vendor, config, _ = connected(vendor, settings, box)
-    raw = {}
-    for name, stream in vendor.streams_of(config).items():
-        latest = {tuple(row[k] for k in stream.primary_key): row for row in rows[name]}
-        raw[name] = (list(latest.values()), stream.columns)
-    found, parameters = {}, config.parameters()
-    for table, file in packaged_mappings(vendor.name).items():
-        text = file.read_text(encoding="utf-8")
-        text = re.sub(r"\$\{(\w+)\}", lambda m: literal(parameters[m.group(1)]), text)
-        found[table] = mapped(text, vendor.name, raw)
-    return found
+    return {
+        table: packaged(config, table, rows, latest=True)
+        for table in packaged_mappings(vendor.name)
+    }
 
 
 def usage_of(tables):

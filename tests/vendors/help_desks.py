@@ -2,13 +2,10 @@
 
 import datetime as dt
 
-import duckdb
+from mapped import packaged
 
-from connectors.api_rows import to_table
-from connectors.mapping import macros
-from connectors.quoting import literal
+from connectors.api_rows import landed
 from connectors.sandbox.servers.world_files import WorldFiles
-from connectors.vendors import packaged_mappings
 
 PRIORITIES = {"urgent": "p1", "high": "p2", "normal": "p3", "low": "p4"}
 
@@ -60,41 +57,20 @@ def world_tickets(world, now):
     return tickets
 
 
-def rendered(vendor, table, config):
-    """The text of a packaged mapping, with the parameters in."""
-    text = packaged_mappings(vendor.name)[table].read_text()
-    for name, value in config.parameters().items():
-        text = text.replace(f"${{{name}}}", literal(value))
-    return text
-
-
 def mapped(vendor, table, rows, config):
     """Run a packaged mapping over the rows of each stream; the result as dicts, times in UTC."""
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"CREATE SCHEMA raw_{vendor.name}")
-        for statement in macros("Europe/Berlin"):
-            connection.execute(statement)
-        for name, stream in vendor.streams_of(config).items():
-            newest = {tuple(row[key] for key in stream.primary_key): row for row in rows[name]}
-            page = to_table(
-                list(newest.values()), columns=stream.columns, leave_out=stream.leave_out
-            )
-            connection.register("page", page)
-            connection.execute(f"CREATE TABLE raw_{vendor.name}.{name} AS FROM page")
-        result = connection.execute(rendered(vendor, table, config))
-        names = [column[0] for column in result.description]
-        return [
-            {
-                name: value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
-                for name, value in zip(names, row, strict=True)
-            }
-            for row in result.fetchall()
-        ]
+    assert config.type == vendor.name
+    return [
+        {
+            name: value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
+            for name, value in row.items()
+        }
+        for row in packaged(config, table, rows, latest=True)
+    ]
 
 
 def stored(vendor, stream, rows):
     """The rows of a stream as one text: what would lie in the lake."""
     declared = vendor.streams[stream]
-    table = to_table(rows, columns=declared.columns, leave_out=declared.leave_out)
+    table, _ = landed(rows, columns=declared.columns, leave_out=declared.leave_out)
     return str(table.to_pylist())

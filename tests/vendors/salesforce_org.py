@@ -1,15 +1,13 @@
 """What the tests of Salesforce share: how to read the sandbox's org, and how to change it."""
 
 import datetime as dt
-import re
 
 import requests
-from mapped import mapped
+from mapped import packaged
 from minimal import read_all
 
-from connectors.quoting import literal
 from connectors.sandbox.vendors.salesforce_objects import VENDOR, records, save
-from connectors.vendors import packaged_mappings, vendor
+from connectors.vendors import vendor
 
 TOKEN = {"access_token": {"env": "SALESFORCE_TOKEN"}}
 HOUR = dt.timedelta(hours=1)
@@ -77,13 +75,7 @@ def canonical(table, rows, **more):
     config = found.config.model_validate(
         {"type": VENDOR, "instance_url": "https://acme.my.salesforce.com", **TOKEN, **more}
     )
-    parameters = config.parameters()
-    sql = packaged_mappings(VENDOR)[table].read_text()
-    sql = re.sub(r"\$\{(\w+)\}", lambda name: literal(parameters[name.group(1)]), sql)
-    streams = found.streams_of(config)
-    return mapped(
-        sql, VENDOR, {name: (rows.get(name, []), s.columns) for name, s in streams.items()}
-    )
+    return packaged(config, table, rows)
 
 
 def versions(rows, key):

@@ -317,7 +317,7 @@ def test_the_server_wants_the_key_as_the_user_without_a_password(box):
 
 @pytest.mark.parametrize("name", ["account_keys", "commercial_events", "invoices", "subscriptions"])
 def test_the_mappings_read_only_new_rows(name):
-    assert is_row_wise("chargebee", name)
+    assert is_row_wise("chargebee", name, CONFIG)
 
 
 def _status(row):

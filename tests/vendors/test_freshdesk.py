@@ -5,13 +5,14 @@ from pathlib import Path
 import orjson
 import pytest
 import requests
-from help_desks import Clock, mapped, rendered, stored, world_tickets
+from help_desks import Clock, mapped, stored, world_tickets
 from minimal import connected, read_all
 
 from connectors.http import Http
 from connectors.mapping import read_mapping
 from connectors.sandbox.servers.world_files import WorldFiles
 from connectors.sandbox.vendors import freshdesk as server
+from connectors.vendors import packaged_sql
 from connectors.vendors.freshdesk import connector
 from contracts.errors import SourceCorrupt, SourceRefused
 
@@ -124,7 +125,7 @@ def test_a_company_is_evidence_by_the_number_and_by_each_of_its_domains(box, ask
 def test_the_mappings_are_accepted(box, name):
     vendor, config, _ = connected("freshdesk", SETTINGS, box)
     streams = [("freshdesk", stream) for stream in vendor.streams]
-    text = rendered(vendor, name, config)
+    text = packaged_sql(config, name)
     _, problems = read_mapping("freshdesk", name, Path(f"{name}.sql"), text, streams)
     assert problems == []
 

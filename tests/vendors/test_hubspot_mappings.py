@@ -6,14 +6,13 @@ from collections import defaultdict
 from zoneinfo import ZoneInfo
 
 import pytest
-from mapped import mapped as run
+from mapped import packaged
 from minimal import read_all
 
 from connectors.mapping import read_mapping
-from connectors.quoting import literal
 from connectors.sandbox.servers.running import sandbox
 from connectors.sandbox.servers.world_files import WorldFiles
-from connectors.vendors import packaged_mappings, vendor
+from connectors.vendors import packaged_mappings, packaged_sql, vendor
 from contracts.tables import TABLES
 
 NOW = dt.datetime(2026, 6, 30, 20, tzinfo=dt.UTC)
@@ -30,20 +29,8 @@ CONFIG = vendor("hubspot").config.model_validate({"type": "hubspot", **SETTINGS}
 HISTORY_KEPT = 20
 
 
-def text_of(table):
-    sql = packaged_mappings("hubspot")[table].read_text()
-    parameters = CONFIG.parameters()
-    return re.sub(r"\$\{(\w+)\}", lambda found: literal(parameters[found.group(1)]), sql)
-
-
 def canonical(rows, table):
-    streams = vendor("hubspot").streams_of(CONFIG)
-    raw = {
-        name: ([{k: v for k, v in row.items() if k not in stream.leave_out} for row in rows[name]],
-               stream.columns)
-        for name, stream in streams.items()
-    }  # fmt: skip
-    return run(text_of(table), "hubspot", raw)
+    return packaged(CONFIG, table, rows)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +83,7 @@ def begins(files):
 def test_a_mapping_is_valid_and_gives_columns_of_its_table(rows, table):
     streams = [("hubspot", name) for name in vendor("hubspot").streams_of(CONFIG)]
     file = packaged_mappings("hubspot")[table]
-    mapping, problems = read_mapping("hubspot", table, file, text_of(table), streams)
+    mapping, problems = read_mapping("hubspot", table, file, packaged_sql(CONFIG, table), streams)
     assert problems == []
     assert mapping is not None
     found = canonical(rows, table)

@@ -448,7 +448,7 @@ def test_the_server_forgets_events_after_30_days(box):
 
 @pytest.mark.parametrize("name", ["account_keys", "commercial_events", "invoices", "subscriptions"])
 def test_the_mappings_read_only_new_rows(name):
-    assert is_row_wise("stripe", name)
+    assert is_row_wise("stripe", name, CONFIG)
 
 
 def test_the_mapped_subscriptions_are_those_of_the_world(pulled, billing):

@@ -7,13 +7,14 @@ import pytest
 import requests
 import specs
 import zenpy
-from help_desks import Clock, instant, mapped, rendered, stored, world_tickets
+from help_desks import Clock, instant, mapped, stored, world_tickets
 from minimal import connected, read_all
 from requests.adapters import HTTPAdapter
 
 from connectors.http import Http
 from connectors.mapping import read_mapping
 from connectors.sandbox.servers.world_files import WorldFiles
+from connectors.vendors import packaged_sql
 from connectors.vendors.zendesk import connector
 from contracts.errors import SourceCorrupt, SourceRefused
 
@@ -122,7 +123,7 @@ def test_an_organization_is_evidence_by_the_number_and_by_each_of_its_domains(bo
 @pytest.mark.parametrize("name", ["tickets", "account_keys"])
 def test_the_mappings_are_accepted_and_that_of_tickets_is_row_wise(box, name):
     vendor, config, _ = connected("zendesk", SETTINGS, box)
-    text = rendered(vendor, name, config)
+    text = packaged_sql(config, name)
     streams = [("zendesk", stream) for stream in vendor.streams]
     mapping, problems = read_mapping("zendesk", name, Path(f"{name}.sql"), text, streams)
     assert problems == []
