@@ -11,6 +11,7 @@
     │   ├── SourceRejected          the request itself is wrong: a person or a newer version
     │   ├── SourceExhausted         a daily or burst limit is used up: the next run may succeed
     │   ├── SourceUnavailable       down, slow or busy: the next run may succeed
+    │   ├── OutcomeUnknown          a write was sent and no answer says whether it was done
     │   └── SourceCorrupt           it answered, but not with what was declared
     ├── HeldError                   a gate or a blocking check held the run, exit code 1
     └── WarehouseError              the DuckDB file is locked, full or damaged, exit code 1
@@ -139,6 +140,10 @@ class SourceExhausted(SourceError):
 
 class SourceUnavailable(SourceError):
     """The source did not answer in time. The next run may succeed."""
+
+
+class OutcomeUnknown(SourceError):
+    """A write was sent, and no answer says whether it was done. Read back before sending again."""
 
 
 class SourceCorrupt(SourceError):

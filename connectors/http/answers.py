@@ -25,12 +25,14 @@ class TryAgain(Exception):
     """An attempt failed in a way that may pass.
 
     `kind` is what it becomes when it does not pass within `attempts` (None: as many as usual).
+    `not_done` says that the request had no effect for certain, so that a write may go out again.
     """
 
     cause: str
     seconds: float | None = None
     kind: type[SourceError] = SourceUnavailable
     attempts: int | None = None
+    not_done: bool = False
 
 
 class Answer(requests.Response):

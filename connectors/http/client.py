@@ -27,8 +27,9 @@ class Http:
     """One vendor's API over https.
 
     Every method raises a `SourceError` that names vendor, stream and page; see the table in
-    `connectors.http.verdicts`. All requests are taken for reads: they are sent again when an
-    answer is lost.
+    `connectors.http.verdicts`. All requests are taken for reads, which are sent again when an
+    answer is lost; with ``writes=True`` only a GET is, and another whose answer is lost raises
+    `OutcomeUnknown`.
 
     `session` may be given to a library. With ``raise_rejected=False`` it returns answers such as
     401 and 404, so that the library can react to them, and accepts other bodies than JSON.
@@ -44,6 +45,7 @@ class Http:
         verify: bool | str = True,
         patience: Patience | None = None,
         raise_rejected: bool = True,
+        writes: bool = False,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,6 +59,7 @@ class Http:
             home=origin(base_url) if credentials else None,
             verify=verify,
             raise_rejected=raise_rejected,
+            sends_once=writes,
             sleep=sleep,
             clock=clock,
         )

@@ -30,6 +30,7 @@ from connectors.http.verdicts import (
     is_success,
     not_prepared,
     not_sent,
+    unknown,
 )
 from contracts.errors import (
     SourceError,
@@ -49,7 +50,8 @@ _T = TypeVar("_T")
 class Setup:
     """What the sessions of all streams of a vendor share.
 
-    `home` is where the credentials may be sent; None when the session has none of its own.
+    `home` is where the credentials may be sent; None when the session has none of its own. With
+    `sends_once` nothing but a GET goes out again unless it certainly had no effect.
     """
 
     manners: Manners
@@ -59,6 +61,7 @@ class Setup:
     home: Origin | None
     verify: bool | str
     raise_rejected: bool
+    sends_once: bool
     sleep: Callable[[float], None]
     clock: Callable[[], float]
 
@@ -151,6 +154,8 @@ class Session(requests.Session):
             try:
                 return self._attempt(request, receive, streamed, options)
             except TryAgain as failed:
+                if self.setup.sends_once and request.method != "GET" and not failed.not_done:
+                    raise unknown(failed) from None
                 if attempt >= min(patience.attempts, failed.attempts or patience.attempts):
                     raise given_up(failed, attempt) from None
                 pause = self._pause(failed, attempt)
@@ -212,7 +217,7 @@ class Session(requests.Session):
         if isinstance(verdict, Wait):
             limited = answer.status_code == 429
             kind = SourceExhausted if limited else SourceUnavailable
-            raise TryAgain(verdict.cause, verdict.seconds, kind)
+            raise TryAgain(verdict.cause, verdict.seconds, kind, not_done=limited)
         if verdict is not None:
             raise verdict
         if answer.status_code in manners.no_data_statuses or is_success(answer):

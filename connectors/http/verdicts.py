@@ -8,6 +8,9 @@
     damaged or empty JSON       tried again; then SourceCorrupt
     a web page                  tried again once; then SourceCorrupt
     any other status            SourceRejected
+
+A client that writes sends nothing but a GET again unless it certainly had no effect (429, no
+connection); what else would be tried again is then an OutcomeUnknown.
 """
 
 import ssl
@@ -19,6 +22,7 @@ import urllib3
 from connectors.http.answers import Answer, TryAgain
 from connectors.http.manners import retry_after_seconds, used_up_seconds
 from contracts.errors import (
+    OutcomeUnknown,
     SourceError,
     SourceExhausted,
     SourceRefused,
@@ -41,7 +45,7 @@ def by_status(answer: Answer) -> SourceError:
     status = answer.status_code
     if status == 429:
         seconds = retry_after_seconds(answer) or used_up_seconds(answer)
-        raise TryAgain("answered 429", seconds, SourceExhausted)
+        raise TryAgain("answered 429", seconds, SourceExhausted, not_done=True)
     if status in (408, 425) or status >= 500:
         raise TryAgain(f"answered {status}", retry_after_seconds(answer))
     if status in (401, 407):
@@ -76,11 +80,13 @@ def not_sent(error: requests.RequestException) -> Exception:
             "check the address; behind an inspecting proxy, trust its certificate",
         )
     if any(isinstance(reason, urllib3.exceptions.NameResolutionError) for reason in reasons):
-        return TryAgain("has a host name that cannot be resolved")
+        return TryAgain("has a host name that cannot be resolved", not_done=True)
     if any(isinstance(reason, ConnectionRefusedError) for reason in reasons):
-        return TryAgain("refused the connection")
+        return TryAgain("refused the connection", not_done=True)
     if isinstance(error, requests.exceptions.ProxyError):
         return TryAgain("cannot be reached through the proxy")
+    if isinstance(error, requests.ConnectTimeout):
+        return TryAgain("did not answer in time", not_done=True)
     if isinstance(error, requests.Timeout):
         return TryAgain("did not answer in time")
     if isinstance(error, requests.ConnectionError):
@@ -108,6 +114,11 @@ def given_up(failed: TryAgain, attempt: int, pause: float | None = None) -> Sour
     if failed.kind is SourceExhausted:
         return exhausted(cause, failed.seconds or pause)
     return failed.kind(cause, "try again later")
+
+
+def unknown(failed: TryAgain) -> OutcomeUnknown:
+    """What a failure means that came after a write was sent."""
+    return OutcomeUnknown(f"{failed.cause} to a write", "the next run reads back what became of it")
 
 
 def exhausted(cause: str, seconds: float | None) -> SourceExhausted:

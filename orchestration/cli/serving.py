@@ -63,7 +63,7 @@ def sandbox(
     try:
         serve(
             world, now or company.now(clock()), port=port, small_pages=small_pages,
-            ca_folder=world.parent, on_ready=_show,
+            ca_folder=world.parent, journal=world.parent / "written", on_ready=_show,
         )  # fmt: skip
     except KeyboardInterrupt:
         errors.print("The sandbox has stopped.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import RLock
 
 from connectors.sandbox.servers.faults import Faults
+from connectors.sandbox.servers.journal import Journal
 from connectors.sandbox.servers.tables import Row, Table
 from connectors.sandbox.servers.world_files import WorldFiles
 from contracts.errors import InputError
@@ -78,6 +79,7 @@ class Box:
         log: All requests, oldest first.
         faults: Faults to order.
         defects: Stack traces of servers that fell over. There should be none.
+        journal: Keeps what is written, for the next sandbox of the same world.
     """
 
     world: WorldFiles
@@ -90,6 +92,7 @@ class Box:
     log: list[Request] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
     defects: list[str] = field(default_factory=list)
+    journal: Journal | None = None
     _tables: dict[tuple[str, str], Table] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)
 
@@ -129,6 +132,8 @@ class Box:
             if (vendor, name) not in self._tables:
                 table = Table()
                 fill(table)
+                if self.journal is not None and not name.startswith("_"):
+                    self.journal.attach(table, vendor, name)
                 self._tables[vendor, name] = table
             return self._tables[vendor, name]
 

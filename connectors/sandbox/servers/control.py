@@ -69,6 +69,25 @@ def control_routes(box: Box) -> Mount:
             raise InputError("a fault needs vendor and do", "see connectors/sandbox") from None
         return _json({}, 201)
 
+    async def records(request: Request) -> Response:
+        """Change a record as a person would: ``{"vendor", "table", "id", "changes"}``.
+
+        Only collections that were asked for before are there. ``"deleted": true`` removes it.
+        """
+        wanted = await _object(request)
+        table = box.tables().get((str(wanted.get("vendor")), str(wanted.get("table"))))
+        if table is None or not isinstance(wanted.get("id"), str):
+            raise InputError("there is no such collection", "ask the vendor for it first")
+        now, id = box.now.timestamp(), wanted["id"]
+        if wanted.get("deleted"):
+            if table.get(id, now) is None:
+                raise InputError("there is no such record", "look into /_sandbox/dump")
+            table.remove(id, now)
+            return _json({})
+        row = table.get(id, now)
+        table.put(id, (row.body if row else {}) | dict(wanted.get("changes", {})), now)
+        return _json({}, 200 if row else 201)
+
     return Mount(
         "/_sandbox",
         routes=[
@@ -76,6 +95,7 @@ def control_routes(box: Box) -> Mount:
             Route("/log", _guarded(log)),
             Route("/dump", _guarded(dump)),
             Route("/clock", _guarded(clock), methods=["POST"]),
+            Route("/records", _guarded(records), methods=["POST"]),
             Route("/faults", _guarded(faults), methods=["POST", "DELETE"]),
         ],
     )

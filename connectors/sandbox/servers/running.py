@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from connectors.sandbox.servers.app import TLS_VENDORS, plain_app, tls_app
 from connectors.sandbox.servers.box import Box
+from connectors.sandbox.servers.journal import Journal
 from connectors.sandbox.servers.world_files import WorldFiles
 from connectors.sandbox.vendors import served
 from contracts.errors import InputError
@@ -37,6 +38,7 @@ def sandbox(
     small_pages: int | None = None,
     *,
     ca_folder: Path | None = None,
+    journal: Path | None = None,
 ) -> Iterator[Box]:
     """Serve a synthetic world from a thread of this process, on free ports, during the block.
 
@@ -46,16 +48,17 @@ def sandbox(
         vendors: Which to serve; all that there are by default.
         small_pages: The most records that a page holds.
         ca_folder: Where to write the CA of the TLS port; a temporary folder by default.
+        journal: Where to keep what is written, for the next sandbox; nowhere by default.
 
     Raises:
         InputError: the folder holds no world.
     """
     with (
-        _opened(folder, now, vendors or served(), small_pages, ca_folder, 0) as (box, doors),
+        _opened(folder, now, vendors or served(), small_pages, ca_folder, 0, journal) as opened,
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(_listening(doors)),
+        portal.wrap_async_context_manager(_listening(opened[1])),
     ):
-        yield box
+        yield opened[0]
 
 
 def serve(
@@ -65,6 +68,7 @@ def serve(
     port: int,
     small_pages: int | None = None,
     ca_folder: Path | None = None,
+    journal: Path | None = None,
     on_ready: Callable[[Box], None] = lambda box: None,
 ) -> None:
     """Serve in the foreground until Ctrl-C: HTTP on `port`, TLS on the next one (0: free ones).
@@ -79,7 +83,7 @@ def serve(
             on_ready(box)
             await asyncio.Event().wait()
 
-    with _opened(folder, now, served(), small_pages, ca_folder, port) as (box, doors):
+    with _opened(folder, now, served(), small_pages, ca_folder, port, journal) as (box, doors):
         asyncio.run(until_stopped())
 
 
@@ -100,11 +104,13 @@ def _opened(
     small_pages: int | None,
     ca_folder: Path | None,
     port: int,
+    journal: Path | None,
 ) -> Iterator[tuple[Box, list[_Door]]]:
     """A box, its addresses known, and bound sockets; all closed and tidied up at the end."""
     if not (folder / "crm").is_dir():
         raise InputError(f"{folder} holds no synthetic world", "make one with write_world")
     box = Box(WorldFiles(folder), now, small_pages)
+    box.journal = Journal(journal) if journal else None
     plain = [name for name in vendors if name not in TLS_VENDORS]
     with contextlib.ExitStack() as stack:
         door = stack.enter_context(_bound(port))

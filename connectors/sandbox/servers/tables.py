@@ -42,6 +42,7 @@ class Table:
         self._current: dict[float, list[Row]] = {}
         self._derived: dict[tuple[float, str], Any] = {}
         self._all: list[Row] | None = None
+        self.on_change: Callable[[Row], None] = lambda row: None
 
     def put(self, id: str, body: dict[str, Any], at: float) -> None:
         """Show this version of `id` from the epoch second `at` on."""
@@ -101,7 +102,9 @@ class Table:
         with self._lock:
             versions = self._versions.setdefault(id, [])
             created = min(at, versions[0].created) if versions else at
-            insort(versions, Row(id, body, created, at, deleted), key=attrgetter("changed"))
+            row = Row(id, body, created, at, deleted)
+            insort(versions, row, key=attrgetter("changed"))
+            self.on_change(row)
             self._current.clear()
             self._derived.clear()
             self._all = None
