@@ -15,7 +15,7 @@ EpisodeState = Literal["waiting", "open", "closed"]
 """`waiting`: the trigger holds, but its owner's week is full. `closed` is for ever."""
 
 TaskStatus = Literal["planned", "open", "completed", "deleted", "closed"]
-"""`planned`: the CRM has not acknowledged it. `completed`, `deleted`: by a human. `closed`: by us."""
+"""`planned`: not yet acknowledged. `completed`, `deleted`: by a human. `closed`: by us."""
 
 Priority = Literal["high", "normal", "low"]
 
