@@ -1,0 +1,90 @@
+"""A plan: everything that would be written, as it is kept, printed, approved and carried out."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from connectors.crm.writing import CrmName, NewTask, TaskChange
+from contracts.actions import Episode, TaskLeft, TaskState
+from contracts.crm_fields import CrmObject
+
+PlanStatus = Literal["open", "held", "approved", "dropped", "applied", "superseded"]
+"""`open`: may be applied. `held`: waits for a person. `applied`: every intent has its end state, or
+is deferred to the next plan. `superseded`: a newer plan took its place before it was applied."""
+
+IntentKind = Literal["fields", "open_task", "close_task"]
+
+IntentState = Literal["planned", "sent", "written", "rejected", "deferred", "skipped"]
+"""`planned` and `sent` are on the way; the other four are ends, and each intent has exactly one."""
+
+END_STATES: tuple[IntentState, ...] = ("written", "rejected", "deferred", "skipped")
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """One field of one record: what the CRM acknowledged last, what it should show, and why."""
+
+    field: str
+    old: str | None
+    new: str | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class RecordChange:
+    """The fields of one record that change."""
+
+    crm: CrmName
+    object: CrmObject
+    record_id: str
+    account_id: str
+    changes: tuple[FieldChange, ...]
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One write that is planned: a record's fields, a task to open, or a task to close.
+
+    `number` is its place in the plan, from 1; fields come before tasks. Exactly one of `changes`,
+    `task` and `closing` is given, by its `kind`. `state`, `attempts`, `reason` and `crm_id` are
+    what the ledger knows of it.
+    """
+
+    number: int
+    kind: IntentKind
+    crm: CrmName
+    object: CrmObject | None
+    record_id: str
+    account_id: str
+    changes: tuple[FieldChange, ...] = ()
+    task: NewTask | None = None
+    closing: TaskChange | None = None
+    why: str = ""
+    state: IntentState = "planned"
+    attempts: int = 0
+    reason: str = ""
+    crm_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan without its intents.
+
+    `totals` counts, for people: accounts, records and fields by state of the comparison, tasks to
+    open, close and leave. `episodes` and `tasks` are what the ledger keeps of the decisions once
+    the plan begins to be applied; `left` are the tasks that stay as they are.
+    """
+
+    plan_id: str
+    as_of: dt.date
+    lane: Literal["daily", "fast"]
+    made_at: dt.datetime
+    status: PlanStatus = "open"
+    reasons: tuple[str, ...] = ()
+    totals: Mapping[str, int] = field(default_factory=dict)
+    episodes: tuple[Episode, ...] = ()
+    tasks: tuple[TaskState, ...] = ()
+    left: tuple[TaskLeft, ...] = ()
+    decided_by: str | None = None
+    decided_at: dt.datetime | None = None
