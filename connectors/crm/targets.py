@@ -1,0 +1,95 @@
+"""From `crm.yaml` to writers: settings of the source, credentials for writing, the right org."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from connectors import vendors
+from connectors.api import ApiConfig
+from connectors.crm.settings import CrmSettings, Target
+from connectors.crm.writing import CrmName, CrmWriter, Provisioner
+from connectors.sources import read_sources
+from contracts.company import Company
+from contracts.errors import SourceRefused
+from contracts.secrets import Secrets
+
+
+def config_of(company: Company, crm: CrmName, target: Target) -> ApiConfig:
+    """The settings of a target's source, with its own credentials for writing."""
+    source = next(source for source in read_sources(company) if source.name == target.source)
+    assert isinstance(source.config, ApiConfig)
+    config: ApiConfig = _module(crm).merged_config(source.config, target)
+    return config
+
+
+def open_writer(company: Company, crm: CrmName, target: Target) -> CrmWriter:
+    """The writer of one CRM; nothing is sent yet.
+
+    Raises:
+        SourceRefused: a secret is missing.
+    """
+    config = config_of(company, crm, target)
+    writer: CrmWriter = _module(crm).connect_writer(config, target, Secrets(company.home))
+    return writer
+
+
+def open_writers(company: Company, settings: CrmSettings) -> dict[CrmName, CrmWriter]:
+    """The writers of all CRMs that `crm.yaml` names."""
+    return {crm: open_writer(company, crm, target) for crm, target in settings.targets.items()}
+
+
+def check_accounts(
+    company: Company, settings: CrmSettings, writers: Mapping[CrmName, CrmWriter]
+) -> None:
+    """Make sure that what was read from one organisation is not written into another.
+
+    Raises:
+        SourceRefused: the credentials for writing open another account than those for reading, or
+            than `expect_account` says.
+    """
+    for crm, target in settings.targets.items():
+        config = config_of(company, crm, target)
+        account = writers[crm].account()
+        expected = config.expect_account
+        if expected is None and target.credentials:
+            source = next(s for s in read_sources(company) if s.name == target.source)
+            assert isinstance(source.config, ApiConfig)
+            vendor = vendors.vendor(crm)
+            reader = vendor.connect(source.config, Secrets(company.home))
+            expected = vendor.account(reader, source.config)
+        if expected not in (None, account):
+            raise SourceRefused(
+                f"{crm}: the credentials for writing open account '{account}', not '{expected}'",
+                "use credentials of the organisation that is read from",
+                vendor=crm,
+            )
+
+
+def open_provisioner(company: Company, crm: CrmName, target: Target) -> Provisioner:
+    """What makes the fields that a CRM lacks; nothing is sent yet."""
+    config = config_of(company, crm, target)
+    module = _provision(crm)
+    provisioner: Provisioner = module.connect_provisioner(config, target, Secrets(company.home))
+    return provisioner
+
+
+# Imported when needed: the CRMs' libraries take long to load.
+
+
+def _module(crm: CrmName) -> Any:
+    if crm == "salesforce":
+        from connectors.vendors.salesforce import writer as salesforce
+
+        return salesforce
+    from connectors.vendors.hubspot import writer as hubspot
+
+    return hubspot
+
+
+def _provision(crm: CrmName) -> Any:
+    if crm == "salesforce":
+        from connectors.vendors.salesforce import provision as salesforce
+
+        return salesforce
+    from connectors.vendors.hubspot import provision as hubspot
+
+    return hubspot
