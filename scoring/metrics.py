@@ -69,11 +69,7 @@ def compute(connection: duckdb.DuckDBPyConnection, library: Library, as_of: AsOf
     create_schema(connection)
     connection.execute("BEGIN")
     try:
-        accounts = _population(connection, as_of)
-        _measure_tables(connection, library, as_of)
-        _derive(connection, library)
-        _profile(connection, library)
-        _compare(connection, library)
+        accounts = measure(connection, library, as_of)
         connection.execute(render("store_metrics.sql", day=literal(as_of.day)))
         connection.execute("COMMIT")
     except BaseException:
@@ -85,6 +81,23 @@ def compute(connection: duckdb.DuckDBPyConnection, library: Library, as_of: AsOf
     return MetricsReport(
         as_of.day, accounts, sum(states.values()), states, time.monotonic() - began
     )
+
+
+def measure(connection: duckdb.DuckDBPyConnection, library: Library, as_of: AsOf) -> int:
+    """Compute the metrics and profiles of a day into temporary tables, and keep nothing.
+
+    The tables are `profiled` (a row an account, as `metrics.accounts`) and `measured` (account_id,
+    metric, value, state, reason). Returns how many accounts there are.
+
+    Raises:
+        NotFoundError: no account was known on that day.
+    """
+    accounts = _population(connection, as_of)
+    _measure_tables(connection, library, as_of)
+    _derive(connection, library)
+    _profile(connection, library)
+    _compare(connection, library)
+    return accounts
 
 
 def _population(connection: duckdb.DuckDBPyConnection, as_of: AsOf) -> int:
