@@ -29,7 +29,7 @@ class Http:
     Every method raises a `SourceError` that names vendor, stream and page; see the table in
     `connectors.http.verdicts`. All requests are taken for reads, which are sent again when an
     answer is lost; with ``writes=True`` only a GET is, and another whose answer is lost raises
-    `OutcomeUnknown`.
+    `OutcomeUnknown`. A client with the limits of another (`limits_of`) shares its count, too.
 
     `session` may be given to a library. With ``raise_rejected=False`` it returns answers such as
     401 and 404, so that the library can react to them, and accepts other bodies than JSON.
@@ -46,15 +46,17 @@ class Http:
         patience: Patience | None = None,
         raise_rejected: bool = True,
         writes: bool = False,
+        limits_of: "Http | None" = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         credentials = _Credentials(auth, headers or {}) if auth is not None or headers else None
+        limiter = Limiter(manners.limits, clock=clock, sleep=sleep)
         self._base_url = base_url.rstrip("/")
-        self._setup = Setup(
+        self._setup: Setup = Setup(
             manners=manners,
             patience=patience or Patience(),
-            limiter=Limiter(manners.limits, clock=clock, sleep=sleep),
+            limiter=limits_of._setup.limiter if limits_of else limiter,
             auth=credentials,
             home=origin(base_url) if credentials else None,
             verify=verify,
@@ -97,10 +99,22 @@ class Http:
         *,
         json: Any = None,
         data: Any = None,
+        params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The JSON object or list that answers a search or a query, as `get` gives it."""
-        return self._json(requests.Request("POST", self._url(path), headers, json=json, data=data))
+        url = self._url(path)
+        return self._json(
+            requests.Request("POST", url, headers, json=json, data=data, params=params)
+        )
+
+    def patch(self, path: str, *, json: Any) -> Any:
+        """The JSON object that answers a change, as `get` gives it."""
+        return self._json(requests.Request("PATCH", self._url(path), json=json))
+
+    def hold(self, seconds: float) -> None:
+        """Send nothing for so long, over any stream: the vendor asked for it."""
+        self._setup.limiter.hold(seconds)
 
     def pages(
         self,

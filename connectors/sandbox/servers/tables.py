@@ -90,6 +90,11 @@ class Table:
             row = _newest(self._versions.get(id, []), now)
         return None if row is None or row.deleted else row
 
+    def versions(self, id: str, now: float) -> list[Row]:
+        """Every version of one record that appeared up to `now`, tombstones too, in their order."""
+        with self._lock:
+            return [row for row in self._versions.get(id, []) if row.changed <= now]
+
     def changes(self, now: float) -> list[Row]:
         """Every version that appeared up to `now`, tombstones too, ordered by (changed, id)."""
         with self._lock:

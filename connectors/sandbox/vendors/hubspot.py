@@ -1,4 +1,4 @@
-"""HubSpot's CRM API (v3 objects, v4 associations, and their dated paths), strict, for reading.
+"""HubSpot's CRM API (v3 objects, v4 associations, and their dated paths), strict.
 
 Kept as the vendor keeps it: every property value is text, the last page has no `paging.next`,
 the search index lags a minute behind, a search ends at 10,000 results, a merged company lives on
@@ -7,191 +7,179 @@ under a new id that both old ones lead to, a batch that finds only some records 
 A token may be narrowed for tests: ``<token>/crm.objects.companies.read`` has that scope only.
 """
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from bisect import bisect_right
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.box import Box, Row, Table
-from connectors.sandbox.vendors.hubspot_records import Records
+from connectors.sandbox.servers.box import Box, Row
+from connectors.sandbox.vendors.hubspot_account import SCOPES, Account, type_named
+from connectors.sandbox.vendors.hubspot_inputs import ASSOCIATION_TYPES
+from connectors.sandbox.vendors.hubspot_properties import PropertyApi
 from connectors.sandbox.vendors.hubspot_search import (
     Refused,
+    Test,
     checked_groups,
     checked_sort,
     comparable,
     invalid,
 )
-from connectors.sandbox.vendors.hubspot_shapes import View, all_properties, iso, shown, stamps
+from connectors.sandbox.vendors.hubspot_shapes import (
+    APP_ID,
+    View,
+    all_properties,
+    iso,
+    shown,
+    stamps,
+)
+from connectors.sandbox.vendors.hubspot_web import (
+    VERSIONS,
+    Handler,
+    ids_of,
+    json_answer,
+    names_of,
+    object_of,
+    routed,
+    wants_archived,
+    whole_number,
+    with_paging,
+)
+from connectors.sandbox.vendors.hubspot_writes import Writes
 
 PORTAL_ID = 48_151_623
 INDEX_LAG_SECONDS = 60
 LIST_PAGE, LIST_PAGE_WITH_HISTORY, SEARCH_PAGE, OWNERS_PAGE = 100, 50, 200, 500
 SEARCH_WINDOW = 10_000
 BATCH, ASSOCIATION_BATCH = 100, 1_000
-TYPES = ("companies", "contacts", "deals", "tasks", "feedback_submissions")
-_TYPE_IDS = {"contacts": ("contact_to_company", 1, 279), "deals": ("deal_to_company", 5, 341)}
-_SCOPES = {
-    **{name: f"crm.objects.{name}.read" for name in TYPES},
-    "tasks": "crm.objects.contacts.read",
-    "owners": "crm.objects.owners.read",
-}
-
-
-Handler = Callable[[Request], Awaitable[Response]]
+TOKEN_INFO = "/oauth/v2/private-apps/get/access-token-info"
+_LINKS = {"contacts": "contact_to_company", "deals": "deal_to_company"}
 
 
 def routes(box: Box) -> list[Route]:
-    """Every path twice: with its number, and with the date that replaces it."""
-    portal = Portal(box)
-    paths: list[tuple[str, str, Handler]] = []
-    for objects, associations, owners, account in (
-        ("/crm/v3/objects", "/crm/v4/associations", "/crm/v3/owners", "/account-info/v3"),
-        *(
-            (
-                f"/crm/objects/{v}",
-                f"/crm/associations/{v}",
-                f"/crm/owners/{v}",
-                f"/account-info/{v}",
-            )
-            for v in ("2026-03", "2026-09")
-        ),
-    ):
-        paths += [
-            (f"{account}/details", "GET", portal.details),
-            (f"{owners}/", "GET", portal.list_owners),
-            (owners, "GET", portal.list_owners),
-            (f"{objects}/{{type}}/search", "POST", portal.search),
-            (f"{objects}/{{type}}/batch/read", "POST", portal.batch_read),
-            (f"{objects}/{{type}}", "GET", portal.list_objects),
-            (f"{objects}/{{type}}/{{id}}", "GET", portal.get_object),
-            (f"{associations}/{{from_type}}/{{to_type}}/batch/read", "POST", portal.associated),
-        ]
-    return [Route(path, _answering(run), methods=[method]) for path, method, run in paths]
-
-
-def _answering(handler: Handler) -> Handler:
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Refused as refused:
-            return _json(refused.body, refused.status)
-
-    return answer
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status, headers, "application/json;charset=utf-8")
+    """Every path twice: with its number, and with the dates that replace it."""
+    account = Account(box)
+    portal, writes, properties = Portal(account), Writes(account), PropertyApi(account)
+    found: list[tuple[str, str, Handler]] = [(TOKEN_INFO, "POST", portal.token)]
+    found += writes.routes("/crm/v3/objects", "/crm/v4/objects")
+    found += properties.routes("/crm/v3/properties")
+    found += portal.routes(
+        "/crm/v3/objects", "/crm/v4/associations", "/crm/v3/owners", "/account-info/v3"
+    )
+    for v in VERSIONS:
+        objects = f"/crm/objects/{v}"
+        found += writes.routes(objects, objects)
+        found += properties.routes(f"/crm/properties/{v}")
+        found += portal.routes(
+            objects, f"/crm/associations/{v}", f"/crm/owners/{v}", f"/account-info/{v}"
+        )
+    return routed(found)
 
 
 class Portal:
-    """One HubSpot account over a box."""
+    """One HubSpot account, for reading."""
 
-    def __init__(self, box: Box) -> None:
-        self.box = box
-        self.records = Records(box.world)
-        self.requests_today = 0
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.box = account.box
+
+    def routes(
+        self, objects: str, associations: str, owners: str, info: str
+    ) -> list[tuple[str, str, Handler]]:
+        """The paths below these, their methods and handlers."""
+        return [
+            (f"{info}/details", "GET", self.details),
+            (f"{info}/api-usage/daily/private-apps", "GET", self.usage),
+            (f"{owners}/", "GET", self.list_owners),
+            (owners, "GET", self.list_owners),
+            (f"{objects}/{{type}}/search", "POST", self.search),
+            (f"{objects}/{{type}}/batch/read", "POST", self.batch_read),
+            (f"{objects}/{{type}}", "GET", self.list_objects),
+            (f"{objects}/{{type}}/{{id}}", "GET", self.get_object),
+            (f"{associations}/{{from_type}}/{{to_type}}/batch/read", "POST", self.associated),
+            (f"{associations}/{{from_type}}/{{to_type}}/labels", "GET", self.labels),
+        ]
 
     @property
     def now(self) -> float:
         """The sandbox's clock in epoch seconds."""
-        return self.box.now.timestamp()
+        return self.account.now
 
-    def table(self, name: str) -> Table:
-        """A collection by its type."""
-        return self.box.table("hubspot", name, getattr(self.records, f"fill_{name}"))
+    def _json(self, body: Any, status: int = 200) -> Response:
+        return json_answer(body, status, self.account.rate_headers())
 
-    def _rate_headers(self) -> dict[str, str]:
-        self.requests_today += 1
-        return {
-            "X-HubSpot-RateLimit-Daily": "650000",
-            "X-HubSpot-RateLimit-Daily-Remaining": str(650_000 - self.requests_today),
-            "X-HubSpot-RateLimit-Interval-Milliseconds": "10000",
-            "X-HubSpot-RateLimit-Max": "190",
-            "X-HubSpot-RateLimit-Remaining": "189",
-        }
+    async def token(self, request: Request) -> Response:
+        """What a private app's token may do; the token itself is the credential."""
+        body = await object_of(request, {"tokenKey"})
+        token, _, scopes = str(body.get("tokenKey")).partition("/")
+        if token != self.box.token("hubspot"):
+            raise Refused(404, "OBJECT_NOT_FOUND", "There is no such token.")
+        owned = sorted(scopes.split(",") if scopes else SCOPES)
+        return json_answer(
+            {"userId": 50_000_099, "hubId": PORTAL_ID, "appId": int(APP_ID), "scopes": owned}
+        )
 
-    def _authorised(self, request: Request, what: str | None) -> None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        token, _, scopes = given.partition("/")
-        if scheme != "Bearer" or token != self.box.token("hubspot"):
-            raise Refused(
-                401, "INVALID_AUTHENTICATION",
-                "Authentication credentials not found, or they have expired.",
-            )  # fmt: skip
-        if what is None:
-            return
-        if what not in _SCOPES:
-            raise invalid(f"Unable to infer object type from: {what}")
-        if scopes and _SCOPES[what] not in scopes.split(","):
-            raise Refused(
-                403, "MISSING_SCOPES", "This app lacks a scope that is required for this call.",
-                errors=[{
-                    "message": "One or more of these scopes are required.",
-                    "context": {"requiredGranularScopes": [_SCOPES[what]]},
-                }],
-            )  # fmt: skip
+    async def usage(self, request: Request) -> Response:
+        """The requests of the day."""
+        self.account.authorised(request, None)
+        return self._json(self.account.usage())
 
     async def details(self, request: Request) -> Response:
         """The account behind the token; here one for trying things out."""
-        self._authorised(request, None)
-        body = {
+        self.account.authorised(request, None)
+        return self._json({
             "portalId": PORTAL_ID, "accountType": "SANDBOX", "timeZone": "Europe/Berlin",
             "companyCurrency": "EUR", "additionalCurrencies": ["USD"],
             "utcOffset": "+02:00", "utcOffsetMilliseconds": 7_200_000,
             "uiDomain": "app-eu1.hubspot.com", "dataHostingLocation": "eu1",
-        }  # fmt: skip
-        return _json(body, headers=self._rate_headers())
+        })  # fmt: skip
 
     async def list_owners(self, request: Request) -> Response:
         """People who own records."""
-        self._authorised(request, "owners")
+        self.account.authorised(request, "owners")
         query = request.query_params
-        limit = _whole_number(query.get("limit", "100"), "limit", OWNERS_PAGE)
-        archived = query.get("archived", "false") == "true"
-        rows = [
-            row
-            for row in self.table("owners").rows(self.now, deleted=True)
-            if row.deleted == archived
-        ]
-        page, after = self._page(rows, query.get("after"), limit)
+        limit = whole_number(query.get("limit", "100"), "limit", OWNERS_PAGE)
+        archived = wants_archived(request)
+        page, after = self._page("owners", archived, query.get("after"), limit)
         owners = []
         for row in page:
             stamps = {"createdAt": iso(row.created), "updatedAt": iso(row.changed)}
             owners.append({**row.body, **stamps, "archived": row.deleted})
-        return _json(_with_paging(owners, after), headers=self._rate_headers())
+        return self._json(with_paging(owners, after))
 
-    def _page(self, rows: list[Row], after: str | None, limit: int) -> tuple[list[Row], str | None]:
+    def _page(
+        self, type: str, archived: bool, after: str | None, limit: int
+    ) -> tuple[list[Row], str | None]:
         """The records whose id follows the cursor, and the next cursor."""
         if after is not None and not after.isdigit():
             raise invalid("The offset is not valid.")
-        ordered = sorted((row for row in rows if int(row.id) > int(after or 0)), key=_number)
-        page = ordered[: self.box.page_size("hubspot", limit)]
-        return page, page[-1].id if len(page) < len(ordered) else None
+        index, now = self.account.index(type), self.now
+
+        def ordered(rows: list[Row]) -> list[Row]:
+            """Without the former ids of merged records, which are in no list."""
+            chosen = (row for row in rows if row.deleted == archived)
+            return sorted((row for row in chosen if index.living(row.id, now) == row.id), key=_id)
+
+        rows = index.table.derived(now, f"list archived={archived}", ordered)
+        start = bisect_right(rows, int(after or 0), key=_id)
+        page = rows[start : start + self.box.page_size("hubspot", limit)]
+        return page, page[-1].id if start + len(page) < len(rows) else None
 
     async def list_objects(self, request: Request) -> Response:
         """A page of records by id. Properties that do not exist are passed over."""
-        type = request.path_params["type"]
-        self._authorised(request, type)
+        type = self.account.authorised(request, request.path_params["type"])
         query = request.query_params
-        view = self._view(
+        view = self.account.view(
             type,
-            _names(query.getlist("properties")),
-            _names(query.getlist("propertiesWithHistory")),
+            names_of(query.getlist("properties")),
+            names_of(query.getlist("propertiesWithHistory")),
         )
         most = LIST_PAGE_WITH_HISTORY if view.history else LIST_PAGE
-        limit = _whole_number(query.get("limit", "10"), "limit", most)
-        archived = query.get("archived", "false") == "true"
-        rows = [
-            row
-            for row in self.table(type).rows(self.now, deleted=True)
-            if row.deleted == archived and self._living(row.id) == row.id
-        ]
-        page, after = self._page(rows, query.get("after"), limit)
-        others = _names(query.getlist("associations"))
+        limit = whole_number(query.get("limit", "10"), "limit", most)
+        archived = wants_archived(request)
+        page, after = self._page(type, archived, query.get("after"), limit)
+        others = names_of(query.getlist("associations"))
         found = []
         for row in page:
             body = shown(view, row)
@@ -201,18 +189,14 @@ class Portal:
                     other: {"results": results} for other, results in linked.items() if results
                 }
             found.append(body)
-        return _json(_with_paging(found, after), headers=self._rate_headers())
-
-    def _living(self, id: str) -> str:
-        self.table("companies")  # knows of the merges once it is filled
-        return self.records.living(id, self.now)
+        return self._json(with_paging(found, after))
 
     def _linked(self, type: str, row: Row, other: str) -> list[dict[str, str]]:
         """Associated records as the list shows them: the primary company twice."""
-        name = _TYPE_IDS.get(type, (f"{type}_to_{other}",))[0]
+        name = _LINKS.get(type, f"{type}_to_{other}")
         found = []
         for place, id in enumerate(self._associated_ids(row, other)):
-            if other == "companies" and type in _TYPE_IDS:
+            if other == "companies" and type in _LINKS:
                 found += [{"id": id, "type": name}] if place == 0 else []
                 found.append({"id": id, "type": f"{name}_unlabeled"})
             else:
@@ -221,39 +205,50 @@ class Portal:
 
     def _associated_ids(self, row: Row, other: str) -> list[str]:
         ids = row.body["associations"].get(other, [])
-        return [self._living(id) for id in ids]
+        return [self.account.living(id) for id in ids]
 
     async def get_object(self, request: Request) -> Response:
         """One record. A merged id leads to its successor; an unknown one to a web page."""
-        type, id = request.path_params["type"], request.path_params["id"]
-        self._authorised(request, type)
-        row = self.table(type).get(self._living(id), self.now)
+        type = self.account.authorised(request, request.path_params["type"])
+        query = request.query_params
+        row = self._found(
+            type, request.path_params["id"], query.get("idProperty"),
+            archived=wants_archived(request),
+        )  # fmt: skip
         if row is None:
             return HTMLResponse("<html><body>resource not found</body></html>", 404)
-        query = request.query_params
-        asked = _names(query.getlist("properties"))
-        view = self._view(type, asked, _names(query.getlist("propertiesWithHistory")))
-        return _json(shown(view, row), headers=self._rate_headers())
+        asked = names_of(query.getlist("properties"))
+        history = names_of(query.getlist("propertiesWithHistory"))
+        return self._json(shown(self.account.view(type, asked, history), row))
+
+    def _found(
+        self, type: str, id: str, id_property: str | None, *, archived: bool = False
+    ) -> Row | None:
+        """A record by its id or by a unique property: a living one, or an archived one."""
+        if id_property is not None:
+            self.account.check_unique(type, id_property)
+            index = self.account.index(type)
+            return index.holding(id_property, id, self.now, archived=archived)
+        if not archived:
+            return self.account.row(type, id)
+        versions = self.account.table(type).versions(id, self.now)
+        return versions[-1] if versions and versions[-1].deleted else None
 
     async def batch_read(self, request: Request) -> Response:
-        """Up to 100 records by id; 207 when some are not there."""
-        type = request.path_params["type"]
-        self._authorised(request, type)
-        body = await _object(
+        """Up to 100 records by id, or by a unique property; 207 when some are not there."""
+        type = self.account.authorised(request, request.path_params["type"])
+        body = await object_of(
             request, {"inputs", "properties", "propertiesWithHistory", "idProperty"}
         )
-        view = self._view(
+        view = self.account.view(
             type, body.get("properties") or [], body.get("propertiesWithHistory") or []
         )
-        inputs = body.get("inputs")
-        most = LIST_PAGE_WITH_HISTORY if view.history else BATCH
-        if not isinstance(inputs, list) or not 1 <= len(inputs) <= most:
-            raise invalid(f"A batch may hold 1 to {most} inputs.")
+        archived = wants_archived(request)
         found, missing = {}, []
-        for given in inputs:
-            row = self.table(type).get(self._living(str(given["id"])), self.now)
+        for id in ids_of(body, LIST_PAGE_WITH_HISTORY if view.history else BATCH):
+            row = self._found(type, id, body.get("idProperty"), archived=archived)
             if row is None:
-                missing.append(str(given["id"]))
+                missing.append(id)
             else:
                 found[row.id] = shown(view, row)
         return self._batch_answer(list(found.values()), missing, "OBJECT_NOT_FOUND")
@@ -269,103 +264,100 @@ class Portal:
                 "context": {"ids": missing}, "errors": [], "links": {},
             }  # fmt: skip
             body |= {"numErrors": 1, "errors": [error]}
-        return _json(body, 207 if missing else 200, self._rate_headers())
+        return self._json(body, 207 if missing else 200)
+
+    async def labels(self, request: Request) -> Response:
+        """The types of association between two types of record."""
+        from_type = self.account.authorised(request, request.path_params["from_type"])
+        numbers = ASSOCIATION_TYPES.get((from_type, type_named(request.path_params["to_type"])), ())
+        labels = [
+            {
+                "category": "HUBSPOT_DEFINED",
+                "typeId": number,
+                "label": "Primary" if place else None,
+            }
+            for place, number in enumerate(numbers)
+        ]
+        return self._json({"results": labels})
 
     async def associated(self, request: Request) -> Response:
         """What records are associated with; those without anything are told as errors."""
-        from_type, to_type = request.path_params["from_type"], request.path_params["to_type"]
-        self._authorised(request, from_type)
-        if to_type not in TYPES:
-            raise invalid(f"Unable to infer object type from: {to_type}")
-        inputs = (await _object(request, {"inputs"})).get("inputs")
-        if not isinstance(inputs, list) or not 1 <= len(inputs) <= ASSOCIATION_BATCH:
-            raise invalid(f"A batch may hold 1 to {ASSOCIATION_BATCH} inputs.")
+        from_type = self.account.authorised(request, request.path_params["from_type"])
+        to_type = type_named(request.path_params["to_type"])
         results, missing = [], []
-        for given in inputs:
-            row = self.table(from_type).get(str(given["id"]), self.now)
-            ids = self._associated_ids(row, to_type) if row else []
-            if ids:
-                to = [_labelled(from_type, to_type, place, id) for place, id in enumerate(ids)]
-                results.append({"from": {"id": str(given["id"])}, "to": to})
+        for id in ids_of(await object_of(request, {"inputs"}), ASSOCIATION_BATCH):
+            row = self.account.table(from_type).get(id, self.now)
+            linked = self._associated_ids(row, to_type) if row else []
+            if linked:
+                to = [_labelled(from_type, to_type, place, one) for place, one in enumerate(linked)]
+                results.append({"from": {"id": id}, "to": to})
             else:
-                missing.append(str(given["id"]))
+                missing.append(id)
         return self._batch_answer(results, missing, "OBJECT_NOT_FOUND")
 
     async def search(self, request: Request) -> Response:
         """Records by their properties, as the index knew them a minute ago."""
-        type = request.path_params["type"]
-        self._authorised(request, type)
-        body = await _object(
+        type = self.account.authorised(request, request.path_params["type"])
+        body = await object_of(
             request, {"filterGroups", "sorts", "properties", "limit", "after", "query"}
         )
-        limit = _whole_number(str(body.get("limit", 10)), "limit", SEARCH_PAGE)
-        offset = _whole_number(str(body.get("after", 0)), "after", 10**9, at_least=0)
+        limit = whole_number(str(body.get("limit", 10)), "limit", SEARCH_PAGE)
+        offset = whole_number(str(body.get("after", 0)), "after", 10**9, at_least=0)
         if offset + limit > SEARCH_WINDOW:
             raise invalid(f"A search may not page beyond {SEARCH_WINDOW} results.")
-        rows = self.table(type).rows(self.now - INDEX_LAG_SECONDS)
-        everything = [(row, all_properties(type, row)) for row in rows]
-        view = self._view(type, body.get("properties", []), [])
-        known = view.known | set(stamps(type))
-        groups = checked_groups(body.get("filterGroups", []), known)
-        found = [
-            (row, properties)
-            for row, properties in everything
-            if not groups or any(all(test(properties) for test in group) for group in groups)
-        ]
-        name, descending = checked_sort(body.get("sorts", []), known)
-        found.sort(key=lambda pair: comparable(pair[1].get(name)), reverse=descending)
+        view = self.account.view(type, body.get("properties", []), [])
+        found = self._searched(view, body.get("filterGroups", []), body.get("sorts", []))
         page = found[offset : offset + self.box.page_size("hubspot", limit)]
-        results = [shown(view, row) for row, _ in page]
         end = offset + len(page)
-        answer = _with_paging(results, str(end) if end < len(found) else None)
-        return _json({"total": len(found), **answer})  # searches tell no rate
+        answer = with_paging(
+            [shown(view, row) for row in page], str(end) if end < len(found) else None
+        )
+        return json_answer({"total": len(found), **answer})  # searches tell no rate
 
-    def _view(self, type: str, asked: list[str], history: list[str]) -> "View":
-        known = {
-            name
-            for row in self.table(type).rows(self.now, deleted=True)
-            for name in row.body["properties"]
-        }
-        versions = defaultdict[str, list[Row]](list)
-        for row in self.table(type).changes(self.now) if history else ():
-            if not row.deleted:
-                versions[row.id].append(row)
-        return View(type, asked, history, known, versions)
+    def _searched(self, view: View, given_groups: Any, given_sorts: Any) -> list[Row]:
+        """The records that are found, in order."""
+        known = view.known | set(stamps(view.type))
+        groups = checked_groups(given_groups, known)
+        name, descending = checked_sort(given_sorts, known)
+
+        def matching(rows: list[Row], groups: list[list[Test]]) -> list[Row]:
+            living = [(row, all_properties(view.type, row)) for row in rows if not row.deleted]
+            found = [
+                (row, properties)
+                for row, properties in living
+                if not groups or any(all(test(properties) for test in group) for group in groups)
+            ]
+            found.sort(key=lambda pair: comparable(pair[1].get(name)), reverse=descending)
+            return [row for row, _ in found]
+
+        table, then = self.account.table(view.type), self.now - INDEX_LAG_SECONDS
+        after, rest = _walked(given_groups)
+        if after is None or (name, descending) != ("hs_object_id", False):
+            return matching(table.rows(then), groups)
+        # A walk by id asks for the same records again and again: they are looked through once.
+        remaining = checked_groups([{"filters": rest}], known)
+        every = table.derived(then, f"search {rest}", lambda rows: matching(rows, remaining))
+        return every[bisect_right(every, after, key=_id) :]
+
+
+def _walked(groups: Any) -> tuple[int | None, list[Any]]:
+    """The id after which a walk goes on, and its other filters."""
+    filters = groups[0].get("filters", []) if len(groups) == 1 else []
+    by_id = [
+        one for one in filters if one["propertyName"] == "hs_object_id" and one["operator"] == "GT"
+    ]
+    if len(by_id) != 1 or not by_id[0]["value"].isdigit():
+        return None, filters
+    return int(by_id[0]["value"]), [one for one in filters if one is not by_id[0]]
 
 
 def _labelled(from_type: str, to_type: str, place: int, id: str) -> dict[str, Any]:
-    _, primary, unlabelled = _TYPE_IDS.get(from_type, ("", 0, 204))
+    unlabelled, *primary = ASSOCIATION_TYPES.get((from_type, to_type), (204,))
     types = [{"category": "HUBSPOT_DEFINED", "typeId": unlabelled, "label": None}]
     if place == 0 and primary and to_type == "companies":
-        types.insert(0, {"category": "HUBSPOT_DEFINED", "typeId": primary, "label": "Primary"})
+        types.insert(0, {"category": "HUBSPOT_DEFINED", "typeId": primary[0], "label": "Primary"})
     return {"toObjectId": int(id), "associationTypes": types}
 
 
-def _with_paging(results: list[Any], after: str | None) -> dict[str, Any]:
-    """The last page has no `paging` at all."""
-    return {"results": results} | ({"paging": {"next": {"after": after}}} if after else {})
-
-
-async def _object(request: Request, allowed: set[str]) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        raise invalid("Invalid input JSON.") from None
-    if not isinstance(body, dict) or set(body) - allowed or None in body.values():
-        raise invalid("Invalid input JSON: an unknown field, or a null.")
-    return body
-
-
-def _names(given: list[str]) -> list[str]:
-    """Lists come repeated or separated by commas."""
-    return [name for part in given for name in part.split(",") if name]
-
-
-def _whole_number(text: str, name: str, most: int, at_least: int = 1) -> int:
-    if not text.isdigit() or not at_least <= int(text) <= most:
-        raise invalid(f"{name} must be a number from {at_least} to {most}.")
-    return int(text)
-
-
-def _number(row: Row) -> int:
+def _id(row: Row) -> int:
     return int(row.id)

@@ -15,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from connectors.sandbox.servers.box import Table, WorldFiles
+from connectors.sandbox.vendors.typed_facts import CONTACTS, handoffs, overrides
 
 _BERLIN = ZoneInfo("Europe/Berlin")
 _LIFECYCLE = {"Prospect": "opportunity", "Customer": "customer", "Former customer": "other"}
@@ -30,10 +31,12 @@ _STAGES = {
     "Proposal": "presentationscheduled", "Negotiation": "contractsent",
     "Closed won": "closedwon", "Closed lost": "closedlost",
 }  # fmt: skip
-_FIRST_ID = {
+FIRST_ID = {
     "companies": 9_000_000_000, "merged": 9_500_000_000, "contacts": 20_000_000_000,
     "deals": 30_000_000_000, "tasks": 40_000_000_000, "feedback_submissions": 50_000_000_000,
 }  # fmt: skip
+"""The number before the first id of each type of record."""
+
 
 Change = tuple[float, dict[str, str | None]]
 
@@ -69,7 +72,7 @@ class Records:
     def company_ids(self) -> dict[str, str]:
         """The id under which each account number was created."""
         accounts = self.world.rows("crm/accounts.csv")
-        first = _FIRST_ID["companies"]
+        first = FIRST_ID["companies"]
         return {row["Account_No"]: str(first + i) for i, row in enumerate(accounts, 1)}
 
     def fill_owners(self, table: Table) -> None:
@@ -106,7 +109,7 @@ class Records:
         old = [
             self.living(self.company_ids[row[name]], at) for name in ("Merged_Into", "Account_No")
         ]
-        new = str(_FIRST_ID["merged"] + len(self.successors) // 2 + 1)
+        new = str(FIRST_ID["merged"] + len(self.successors) // 2 + 1)
         state: dict[str, str | None] = {}
         for _, change in sorted((c for c in records[old[0]] if c[0] < at), key=itemgetter(0)):
             state = state | change
@@ -150,7 +153,11 @@ class Records:
             changes[number].append((_epoch(row["Changed_At"]), facts))
 
     def _notes(self) -> Iterator[tuple[str, float, dict[str, str | None]]]:
-        """What success managers note on a company: their feeling, goals, steps of onboarding."""
+        """What success managers note on a company: their feeling, goals, steps of onboarding, and
+        risks that they set by hand.
+        """
+        for number, set_at, values in overrides(self.world):
+            yield number, _epoch(set_at), {field.hubspot: text for field, text in values.items()}
         for row in self.world.rows("crm/csm_notes.csv"):
             at = _epoch(row["Written_At"])
             note = {
@@ -206,7 +213,7 @@ class Records:
         """The id of each address, which HubSpot keeps unique."""
         emails = [row["Email"] for row in self.world.rows("crm/contacts.csv")]
         every = dict.fromkeys([*emails, *self.respondents])
-        return {email: str(_FIRST_ID["contacts"] + i) for i, email in enumerate(every, 1)}
+        return {email: str(FIRST_ID["contacts"] + i) for i, email in enumerate(every, 1)}
 
     @cached_property
     def respondents(self) -> dict[str, list[dict[str, Any]]]:
@@ -232,6 +239,10 @@ class Records:
     def fill_deals(self, table: Table) -> None:
         """Opportunities, as they were opened and as they were closed."""
         rows = {row["Opportunity_No"]: row for row in self.world.rows("crm/opportunities.csv")}
+        forms, contacts = handoffs(self.world), self.world.rows("crm/contacts.csv")
+        people: dict[str | None, str] = {
+            row["Contact_No"]: self.contact_ids[row["Email"]] for row in contacts
+        }
         for count, row in enumerate(rows.values(), 1):
             created = _epoch(row["Created_At"])
             closed = _epoch(row["Closed_At"]) if row["Closed_At"] else None
@@ -251,8 +262,14 @@ class Records:
                     "hs_is_closed_won": str(row["Stage"] == "Closed won").lower(),
                 }  # fmt: skip
                 changes.append((max(closed, created + 1), end))
+            for noted_at, form in forms.get(row["Opportunity_No"], []):
+                note = {
+                    fact.hubspot: people.get(text) if fact in CONTACTS else text
+                    for fact, text in form.items()
+                }
+                changes.append((max(_epoch(noted_at), created + 1), note))
             known = {"companies": [self.company_ids[row["Account_No"]]]}
-            _put_all(table, str(_FIRST_ID["deals"] + count), changes, known)
+            _put_all(table, str(FIRST_ID["deals"] + count), changes, known)
 
     def fill_tasks(self, table: Table) -> None:
         """A success manager who is worried sets a task, and does it within a week."""
@@ -267,12 +284,12 @@ class Records:
             }  # fmt: skip
             done: dict[str, str | None] = {"hs_task_status": "COMPLETED"}
             known = {"companies": [self.company_ids[row["Account_No"]]]}
-            number = str(_FIRST_ID["tasks"] + count)
+            number = str(FIRST_ID["tasks"] + count)
             _put_all(table, number, [(at, asked), (at + (1 + count % 9) * 86400, done)], known)
 
     def fill_feedback_submissions(self, table: Table) -> None:
         """Answers to surveys; they hang on the contact."""
-        number = _FIRST_ID["feedback_submissions"]
+        number = FIRST_ID["feedback_submissions"]
         for email, answers in self.respondents.items():
             for answer in answers:
                 number += 1

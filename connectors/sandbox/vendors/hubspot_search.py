@@ -7,11 +7,20 @@ from typing import Any
 
 
 class Refused(Exception):
-    """An answer in HubSpot's error shape."""
+    """An answer in HubSpot's error shape; `retry_after` (seconds) goes into its header."""
 
-    def __init__(self, status: int, category: str, message: str, **more: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        category: str,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self.body = {
             "status": "error", "message": message, "category": category,
             "correlationId": str(uuid.uuid5(uuid.NAMESPACE_URL, message)), **more,

@@ -15,15 +15,24 @@ from hubspot.crm import objects, owners  # type: ignore[import-untyped]
 from hubspot.crm.associations import v4 as associations  # type: ignore[import-untyped]
 from requests.auth import AuthBase
 
-from connectors.http import Http, Limit, Manners, Wait, retry_after_seconds
+from connectors.http import Http, Judge, Limit, Manners, Wait, retry_after_seconds
 from contracts.errors import SourceCorrupt, SourceError, SourceExhausted
 
 BURST_SECONDS = {"TEN_SECONDLY_ROLLING": 10.0, "SECONDLY": 1.0}
+LOCKED_SECONDS = 2.0
+SEARCH_PAGE = 200
 _RAW: Mapping[str, Any] = {"_preload_content": False}
 
 
 def judge(response: requests.Response) -> SourceError | Wait | None:
-    """A 429 says which limit: the day's is over, the burst's passes within ten seconds."""
+    """A 429 says which limit: the day's is over, the burst's passes within ten seconds.
+
+    A 423 is a lock that passes within seconds; a 477 says how long the portal is being moved.
+    """
+    if response.status_code == 423:
+        return Wait("answered 423", max(retry_after_seconds(response) or 0, LOCKED_SECONDS))
+    if response.status_code == 477:
+        return Wait("answered 477", retry_after_seconds(response))
     if response.status_code != 429:
         return None
     policy = response.json().get("policyName")
@@ -63,21 +72,30 @@ class Transport:
 
     def GET(self, url: str, query_params: Any = None, **_: Any) -> Any:
         """The JSON at a path."""
-        params: dict[str, list[str]] = {}
-        for name, value in query_params or []:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            params.setdefault(name, []).append(text)
-        return self._http.get(self._path(url), params=params)
+        return self._http.get(self._path(url), params=_params(query_params))
 
-    def POST(self, url: str, body: Any = None, **_: Any) -> Any:
+    def POST(self, url: str, query_params: Any = None, body: Any = None, **_: Any) -> Any:
         """The JSON that answers a search or a batch."""
-        return self._http.post(self._path(url), json=body)
+        return self._http.post(self._path(url), json=body, params=_params(query_params))
+
+    def PATCH(self, url: str, body: Any = None, **_: Any) -> Any:
+        """The JSON that answers a change."""
+        return self._http.patch(self._path(url), json=body)
 
     def _path(self, path: str) -> str:
         if self._version == "v3":
             return path
-        path = re.sub(r"^/crm/v\d/(objects|owners|associations)", rf"/crm/\1/{self._version}", path)
+        kinds = "objects|owners|associations|properties"
+        path = re.sub(rf"^/crm/v\d/({kinds})", rf"/crm/\1/{self._version}", path)
         return path.replace("/account-info/v3/", f"/account-info/{self._version}/")
+
+
+def _params(given: Any) -> dict[str, list[str]]:
+    params: dict[str, list[str]] = {}
+    for name, value in given or []:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        params.setdefault(name, []).append(text)
+    return params
 
 
 class HubSpot:
@@ -86,21 +104,26 @@ class HubSpot:
     def __init__(self, reading: Http, searching: Http, version: str) -> None:
         self._reading, self._searching, self._version = reading, searching, version
         self._transport = Transport(reading, version)
-        client = _generated(objects, self._transport)
+        client = generated(objects, self._transport)
         self._list = objects.BasicApi(client)
         self._batch = objects.BatchApi(client)
-        self._search = objects.SearchApi(_generated(objects, Transport(searching, version)))
-        self._owners = owners.OwnersApi(_generated(owners, self._transport))
-        self._associations = associations.BatchApi(_generated(associations, self._transport))
+        self._search = objects.SearchApi(generated(objects, Transport(searching, version)))
+        self._owners = owners.OwnersApi(generated(owners, self._transport))
+        self._associations = associations.BatchApi(generated(associations, self._transport))
 
     @classmethod
-    def at(cls, address: str, token: str, version: str) -> "HubSpot":
+    def at(cls, address: str, token: str, version: str, judge: Judge = judge) -> "HubSpot":
         """The portal that a token opens; nothing is sent."""
         return cls(
             Http(address, Manners("hubspot", (Limit(190, 10),), judge), auth=Bearer(token)),
             Http(address, Manners("hubspot", (Limit(5, 1),), judge), auth=Bearer(token)),
             version,
         )
+
+    @property
+    def http(self) -> Http:
+        """What everything but searches goes through."""
+        return self._reading
 
     @property
     def requests_sent(self) -> int:
@@ -168,19 +191,59 @@ class HubSpot:
         """One page of a search."""
         return self._with_results(self._search.do_search(type, request, **_RAW))
 
+    def walk(
+        self, type: str, filters: list[dict[str, str]], properties: list[str]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Pages of all that passes the filters, walked by id: a search ends at 10,000 results."""
+        last = "0"
+        while True:
+            beyond = {"propertyName": "hs_object_id", "operator": "GT", "value": last}
+            request = {
+                "filterGroups": [{"filters": [*filters, beyond]}],
+                "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
+                "properties": properties,
+                "limit": SEARCH_PAGE,
+                "after": "0",
+            }
+            page = self.search(type, request)
+            yield page["results"]
+            if next_after(page) is None:
+                return
+            furthest = max((int(record["id"]) for record in page["results"]), default=0)
+            if furthest <= int(last):
+                raise self.corrupt("a search goes on without new records")
+            last = str(furthest)
+
     def batch_read(
         self, type: str, ids: list[str], properties: list[str], history: list[str]
     ) -> list[dict[str, Any]]:
         """Records by id. Those that are gone are left out; a merged one comes under its new id."""
-        request = {
+        return self.look_up(type, ids, properties, history)[0]
+
+    def look_up(
+        self,
+        type: str,
+        ids: list[str],
+        properties: list[str],
+        history: list[str] | None = None,
+        *,
+        id_property: str | None = None,
+        archived: bool = False,
+    ) -> tuple[list[dict[str, Any]], set[str]]:
+        """Records by id, or by a unique property, and the ids that HubSpot says it has not."""
+        request: dict[str, Any] = {
             "inputs": [{"id": id} for id in ids],
             "properties": properties,
-            "propertiesWithHistory": history,
+            "propertiesWithHistory": history or [],
         }
-        found: list[dict[str, Any]] = self._with_results(self._batch.read(type, request, **_RAW))[
-            "results"
-        ]
-        return found
+        request |= {"idProperty": id_property} if id_property else {}
+        more = {"archived": True} if archived else {}
+        body = self._with_results(self._batch.read(type, request, **more, **_RAW))
+        errors = [error for error in body.get("errors") or [] if isinstance(error, dict)]
+        missing = {
+            str(id) for error in errors for id in (error.get("context") or {}).get("ids", [])
+        }
+        return body["results"], missing
 
     def associated(self, type: str, ids: list[str], other: str) -> dict[str, list[str]]:
         """The associated records by id, the primary one first."""
@@ -202,7 +265,8 @@ class HubSpot:
         }
 
 
-def _generated(package: Any, transport: Transport) -> Any:
+def generated(package: Any, transport: Transport) -> Any:
+    """A generated `ApiClient` over our transport."""
     client = package.ApiClient(package.Configuration(host=""))
     client.rest_client = transport
     return client

@@ -25,33 +25,40 @@ from functools import partial
 from typing import Any
 
 from connectors.api import ApiStream, Reading, Rows, Secrets, Vendor
-from connectors.vendors.hubspot.client import HubSpot, next_after
+from connectors.vendors.hubspot.client import HubSpot
 from connectors.vendors.hubspot.settings import HubSpotConfig
+from contracts.crm_fields import HANDOFF_FACTS
 
 __all__ = ["VENDOR", "HubSpotConfig"]
 
-LIST_PAGE, LIST_PAGE_WITH_HISTORY, SEARCH_PAGE, OWNERS_PAGE = 100, 50, 200, 500
+ADDRESS = "https://api.hubapi.com"
+LIST_PAGE, LIST_PAGE_WITH_HISTORY, OWNERS_PAGE = 100, 50, 500
 INDEX_LAG = dt.timedelta(minutes=15)
 MOST_SEEN = 20_000
+_HANDOFF = [field.name.removeprefix("handoff_") for field in HANDOFF_FACTS]
 Records = list[dict[str, Any]]
 HubSpotReading = Reading[HubSpotConfig]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is asked of one type of record."""
+    """What is asked of one type of record.
+
+    `contacts` are properties that have to hold a contact's id; what else people typed there, such
+    as a name, is not stored.
+    """
 
     type: str
     properties: list[str]
     history: list[str]
     associations: list[str]
     modified: str = "hs_lastmodifieddate"
+    contacts: tuple[str, ...] = ()
 
 
 def connect(config: HubSpotConfig, secrets: Secrets) -> HubSpot:
     """The client; sends nothing."""
-    address = config.address or "https://api.hubapi.com"
-    return HubSpot.at(address, secrets.of(config.token), config.api_version)
+    return HubSpot.at(config.address or ADDRESS, secrets.of(config.token), config.api_version)
 
 
 def account(client: HubSpot, config: HubSpotConfig) -> str:
@@ -121,31 +128,11 @@ def _in_list(kind: Kind, record: dict[str, Any]) -> dict[str, list[str]]:
 def _changed(kind: Kind, reading: HubSpotReading, seen: "Seen") -> Iterator[Records]:
     """What was changed since, walked by id, without what was seen in the same state before."""
     assert reading.since is not None
-    since, last = str(int(reading.since.timestamp() * 1000)), "0"
-    while True:
-        request = {
-            "filterGroups": [
-                {
-                    "filters": [
-                        {"propertyName": kind.modified, "operator": "GTE", "value": since},
-                        {"propertyName": "hs_object_id", "operator": "GT", "value": last},
-                    ]
-                }
-            ],
-            "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
-            "properties": kind.properties,
-            "limit": SEARCH_PAGE,
-            "after": "0",
-        }
-        page = reading.client.search(kind.type, request)
-        found = [_row(kind, record, {}) for record in page["results"]]
+    since = str(int(reading.since.timestamp() * 1000))
+    newer = {"propertyName": kind.modified, "operator": "GTE", "value": since}
+    for page in reading.client.walk(kind.type, [newer], kind.properties):
+        found = [_row(kind, record, {}) for record in page]
         yield _completed(kind, reading.client, [row for row in found if row not in seen])
-        if next_after(page) is None:
-            return
-        furthest = max((int(row["id"]) for row in found), default=0)
-        if furthest <= int(last):
-            raise reading.client.corrupt("a search goes on without new records")
-        last = str(furthest)
 
 
 def _completed(kind: Kind, client: HubSpot, rows: Records) -> Records:
@@ -167,7 +154,7 @@ def _completed(kind: Kind, client: HubSpot, rows: Records) -> Records:
 
 def _row(kind: Kind, record: dict[str, Any], linked: Mapping[str, list[str]]) -> dict[str, Any]:
     """A record as it is stored; of the history only values and times, not who changed them."""
-    properties = record["properties"]
+    properties = {name: _kept(kind, name, value) for name, value in record["properties"].items()}
     history = record.get("propertiesWithHistory") or {}
     return {
         "id": str(record["id"]),
@@ -177,11 +164,20 @@ def _row(kind: Kind, record: dict[str, Any], linked: Mapping[str, list[str]]) ->
         "archivedAt": record.get("archivedAt"),
         "properties": properties,
         "history": {
-            name: [{"value": one["value"], "timestamp": one["timestamp"]} for one in values]
+            name: [
+                {"value": _kept(kind, name, one["value"]), "timestamp": one["timestamp"]}
+                for one in values
+            ]
             for name, values in history.items()
         },
         **{other: linked.get(other, []) for other in kind.associations},
     }
+
+
+def _kept(kind: Kind, name: str, value: Any) -> Any:
+    """A value, unless it should be a contact's id and is none."""
+    is_none = name in kind.contacts and value and not str(value).isdigit()
+    return None if is_none else value
 
 
 class Seen:
@@ -245,8 +241,9 @@ def _kinds(config: HubSpotConfig) -> list[Kind]:
             "deals",
             _named([deal["type"], deal["previous_amount"], deal["effective_on"], "pipeline",
                     "hs_is_closed", "hs_is_closed_won"]),
-            _named(deal[field] for field in ("stage", "amount", "currency", "closes")),
+            _named(deal[field] for field in ("stage", "amount", "currency", "closes", *_HANDOFF)),
             ["companies"],
+            contacts=(deal["champion"], deal["decision_maker"]),
         ),
         Kind(
             "tasks",

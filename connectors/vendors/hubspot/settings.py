@@ -14,6 +14,7 @@ from pydantic import Field
 
 from connectors.api import ApiConfig, FromEnvironment
 from contracts.company import Strict
+from contracts.crm_fields import FIELDS
 
 Property = Annotated[str, Field(pattern=r"^[a-z0-9_]*$")]
 """The internal name of a property."""
@@ -52,6 +53,9 @@ class CompanyFields(Strict):
     goal_due: Property = "goal_due"
     goal_at: Property = "goal_measured_at"
     rival_at: Property = "competitor_mentioned_at"
+    override_score: Property = FIELDS["override_score"].hubspot
+    override_reason: Property = FIELDS["override_reason"].hubspot
+    override_until: Property = FIELDS["override_until"].hubspot
 
 
 class ContactFields(Strict):
@@ -63,7 +67,11 @@ class ContactFields(Strict):
 
 
 class DealFields(Strict):
-    """Deal properties. `previous_amount` and `effective_on` tell what came of a renewal."""
+    """Deal properties. `previous_amount` and `effective_on` tell what came of a renewal.
+
+    From `promised_outcome` on they are what sales hands over; the champion and the decision maker
+    by the ids of their contacts.
+    """
 
     type: Property = "dealtype"
     stage: Property = "dealstage"
@@ -72,6 +80,13 @@ class DealFields(Strict):
     closes: Property = "closedate"
     previous_amount: Property = "previous_amount"
     effective_on: Property = "effective_on"
+    promised_outcome: Property = FIELDS["handoff_promised_outcome"].hubspot
+    success_criteria: Property = FIELDS["handoff_success_criteria"].hubspot
+    champion: Property = FIELDS["handoff_champion"].hubspot
+    decision_maker: Property = FIELDS["handoff_decision_maker"].hubspot
+    stakeholders_met: Property = FIELDS["handoff_stakeholders_met"].hubspot
+    sentiment: Property = FIELDS["handoff_sentiment"].hubspot
+    kickoff_on: Property = FIELDS["handoff_kickoff_on"].hubspot
 
 
 class FeedbackFields(Strict):
