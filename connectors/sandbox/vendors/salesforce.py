@@ -18,12 +18,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.box import Box, Table
+from connectors.sandbox.servers.box import Box
+from connectors.sandbox.vendors.salesforce_collections import Collections
+from connectors.sandbox.vendors.salesforce_fields import described
+from connectors.sandbox.vendors.salesforce_ids import INTEGRATION_USER, ORGANIZATION, VENDOR
+from connectors.sandbox.vendors.salesforce_ingest import Ingest
 from connectors.sandbox.vendors.salesforce_jobs import Jobs
-from connectors.sandbox.vendors.salesforce_objects import ORGANIZATION, VENDOR
+from connectors.sandbox.vendors.salesforce_metadata import Tooling
 from connectors.sandbox.vendors.salesforce_queries import Refused, one_row, selected
 from connectors.sandbox.vendors.salesforce_schema import SCHEMA
-from connectors.sandbox.vendors.soql import Field
+from connectors.sandbox.vendors.salesforce_settings import (
+    DAILY_REQUESTS,
+    sessions,
+    setting,
+    settings,
+)
+
+__all__ = ["routes", "sessions", "settings"]
 
 CONSUMER_KEY = "sandbox-consumer-key"
 CONSUMER_SECRET = "sandbox-consumer-secret"
@@ -34,7 +45,6 @@ SECURITY_TOKEN = "sandboxsecuritytoken"
 BATCH = 2000
 CURSORS_OPEN = 10
 CURSOR_DAYS = 2
-DAILY_REQUESTS = 100_000
 URI_BYTES = 16_384
 _VERSIONS = range(31, 68)
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -51,27 +61,7 @@ def routes(box: Box) -> list[Route]:
     ]
 
 
-_METHODS = ["GET", "POST", "PATCH", "DELETE"]
-
-
-def sessions(box: Box) -> Table:
-    """The access tokens that are accepted, by token; remove one and it has expired."""
-
-    def fill(table: Table) -> None:
-        table.put(box.token(VENDOR), {}, 0.0)
-
-    return box.table(VENDOR, "_sessions", fill)
-
-
-def settings(box: Box) -> Table:
-    """What an administrator sets: ``api`` has `used` and `allowed` requests of the day,
-    ``certificate`` the `public_key` (PEM) that checks signed logins.
-    """
-
-    def fill(table: Table) -> None:
-        table.put("api", {"used": 0, "allowed": DAILY_REQUESTS}, 0.0)
-
-    return box.table(VENDOR, "_settings", fill)
+_METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 
 class _Org:
@@ -82,6 +72,9 @@ class _Org:
         self._requests = 0
         self._cursors: dict[str, tuple[dt.datetime, list[dict]]] = {}
         self._jobs = Jobs(box)
+        self._ingest = Ingest(box)
+        self._collections = Collections(box)
+        self._tooling = Tooling(box)
 
     @property
     def _now(self) -> float:
@@ -103,7 +96,7 @@ class _Org:
         instance = f"{request.url.scheme}://{request.url.netloc}"
         return _json({
             "access_token": self._opened(), "instance_url": instance, "token_type": "Bearer",
-            "id": f"{instance}/id/{ORGANIZATION}/0055g0000000001AAA", "scope": "api",
+            "id": f"{instance}/id/{ORGANIZATION}/{INTEGRATION_USER}", "scope": "api",
             "issued_at": str(int(self._now * 1000)), "signature": secrets.token_urlsafe(16),
         })  # fmt: skip
 
@@ -128,12 +121,12 @@ class _Org:
         return wrong or (None if good else "invalid_grant")
 
     def _signed(self, request: Request, form: dict[str, str]) -> str | None:
-        certificate = settings(self._box).get("certificate", self._now)
-        if certificate is None:
+        certificate = setting(self._box, "certificate")
+        if not certificate:
             return "invalid_grant"
         try:
             claims = jwt.decode(
-                form.get("assertion", ""), certificate.body["public_key"], algorithms=["RS256"],
+                form.get("assertion", ""), certificate["public_key"], algorithms=["RS256"],
                 audience=["https://login.salesforce.com"], options={"require": ["exp"]},
             )  # fmt: skip
         except jwt.PyJWTError:
@@ -159,8 +152,8 @@ class _Org:
         if not self._is_known(request):
             return Response("Bad_OAuth_Token", 403, {"content-type": "text/html"})
         return _json({
-            "sub": f"https://login.salesforce.com/id/{ORGANIZATION}/0055g0000000001AAA",
-            "user_id": "0055g0000000001AAA", "organization_id": ORGANIZATION,
+            "sub": f"https://login.salesforce.com/id/{ORGANIZATION}/{INTEGRATION_USER}",
+            "user_id": INTEGRATION_USER, "organization_id": ORGANIZATION,
             "preferred_username": USERNAME, "active": True,
         })  # fmt: skip
 
@@ -180,21 +173,20 @@ class _Org:
                 raise _not_found()
             answer = await self._dispatch(request, version)
         except Refused as refused:
-            answer = _json(
-                [{"errorCode": refused.code, "message": refused.message}], refused.status
-            )
+            error: dict[str, object] = {"errorCode": refused.code, "message": refused.message}
+            if refused.fields:
+                error["fields"] = list(refused.fields)
+            answer = _json([error], refused.status)
         answer.headers["Sforce-Limit-Info"] = f"api-usage={self._used}/{self._allowed}"
         return answer
 
     @property
     def _used(self) -> int:
-        row = settings(self._box).get("api", self._now)
-        return self._requests + (row.body["used"] if row else 0)
+        return self._requests + int(setting(self._box, "api").get("used", 0))
 
     @property
     def _allowed(self) -> int:
-        row = settings(self._box).get("api", self._now)
-        return row.body["allowed"] if row else DAILY_REQUESTS
+        return int(setting(self._box, "api").get("allowed", DAILY_REQUESTS))
 
     def _is_known(self, request: Request) -> bool:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -213,12 +205,22 @@ class _Org:
                     for name in SCHEMA
                 ]})  # fmt: skip
             case "GET", "sobjects", name, "describe":
-                return _json(_described(name))
+                if (found := described(self._box, name)) is None:
+                    raise _not_found()
+                return _json(found)
             case "GET", "limits":
                 left = max(self._allowed - self._used, 0)
                 return _json({"DailyApiRequests": {"Max": self._allowed, "Remaining": left}})
             case _, "jobs", "query", *rest:
                 return await self._jobs.answer(request, version, rest)
+            case _, "jobs", "ingest", *rest:
+                return await self._ingest.answer(request, version, rest)
+            case _, "composite", "sobjects", *rest:
+                return await self._collections.answer(request, version, rest)
+            case _, "sobjects", name, *_:
+                return await self._collections.answer_one(request, version, name)
+            case _, "tooling", *rest:
+                return await self._tooling.answer(request, version, rest)
         raise _not_found()
 
     def _query(self, request: Request, version: str, *, deleted: bool) -> Response:
@@ -285,24 +287,3 @@ def _not_found() -> Refused:
 
 def _json(content: object, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
-
-
-def _described(name: str) -> dict[str, object]:
-    known = next((known for known in SCHEMA if known.lower() == name.lower()), None)
-    if known is None:
-        raise _not_found()
-    return {
-        "name": known, "label": known.removesuffix("__c"), "custom": known.endswith("__c"),
-        "queryable": True, "fields": [_described_field(field) for field in SCHEMA[known].values()],
-    }  # fmt: skip
-
-
-def _described_field(field: Field) -> dict[str, object]:
-    plain = field.type not in ("anyType", "textarea")
-    return {
-        "name": field.name, "label": field.label, "type": field.type, "length": field.length,
-        "custom": field.name.endswith("__c"), "calculated": field.calculated, "nillable": True,
-        "filterable": plain, "sortable": plain, "updateable": not field.calculated,
-        "referenceTo": [field.refers] if field.refers else [],
-        "relationshipName": field.relationship, "picklistValues": [],
-    }  # fmt: skip

@@ -7,20 +7,30 @@ deletion takes the children along. Changes of tracked fields leave rows in the h
 
 import datetime as dt
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from connectors.sandbox.servers.box import Box, Table, WorldFiles
+from connectors.sandbox.vendors.salesforce_ids import (
+    ORGANIZATION,
+    SOMEBODY,
+    VENDOR,
+    moment_text,
+    record_id,
+    with_checksum,
+)
 from connectors.sandbox.vendors.salesforce_schema import HISTORY, SCHEMA, TRACKED
+from connectors.sandbox.vendors.salesforce_setup import SETUP
 from connectors.sandbox.vendors.soql import Record
-
-VENDOR = "salesforce"
-ORGANIZATION = "00D5g000008SaNdEAW"
+from connectors.sandbox.vendors.typed_facts import CONTACTS, Typed, handoffs, overrides
 
 _CRM_ZONE = ZoneInfo("Europe/Berlin")
 _INTEGRATION_USER = "Integration User"
+_TIME_ZONES = ("Europe/Berlin", "Europe/London", "America/New_York", "Asia/Tokyo")
 Names = Mapping[Any, str | None]
 """Of users and accounts, by id."""
 
@@ -34,50 +44,59 @@ def records(box: Box, name: str) -> Table:
     def fill(table: Table) -> None:
         for id, body, at in _WORLD.get(name, _nothing)(box.world):
             table.put(id, body, at)
+        for id, body in SETUP.get(name, {}).items():
+            table.put(id, body, 0.0)
 
     return box.table(VENDOR, name, fill)
 
 
 def save(box: Box, name: str, id: str, changes: Record, at: float) -> None:
-    """Change a record as a user would: a new version, and what its history keeps of it."""
+    """Change a record as a user would: a new version, and what its history keeps of it.
+
+    It was somebody else than the integration's user, unless `changes` say who (LastModifiedById).
+    """
+    store(box, name, id, {"LastModifiedById": SOMEBODY} | changes, at)
+
+
+def store(box: Box, name: str, id: str, changes: Record, at: float) -> None:
+    """Put a new version of a record, and what its history keeps of the change.
+
+    The world's later versions do not know of fields that were added to the org: these fields keep
+    their new values in them.
+    """
     table = records(box, name)
-    row = table.get(id, at)
-    before = row.body if row else {}
-    if name in HISTORY:
+    versions = table.versions(id, math.inf)
+    row = next((row for row in reversed(versions) if row.changed <= at), None)
+    before = row.body if row and not row.deleted else {}
+    if name == "Task":
+        changes = _with_completion(before, changes, closed_statuses(box, at), at)
+    table.put(id, before | changes, at)
+    later = {row.changed: row for row in versions if row.changed > at and not row.deleted}
+    for row in later.values():
+        added = {field: changes[field] for field in changes if field not in SCHEMA.get(name, {})}
+        table.put(id, row.body | added, row.changed)
+    if before and name in HISTORY and not changes.keys().isdisjoint(TRACKED[name]):
         history, _ = HISTORY[name]
         shown = (row for name in ("User", "Account") for row in records(box, name).rows(at))
         names: Names = {row.id: row.body.get("Name") for row in shown}
-        for put in _history_of(name, id, before, before | changes, at, names) if row else ():
+        for put in _history_of(name, id, before, before | changes, at, names):
             records(box, history).put(*put)
-    table.put(id, before | changes, at)
 
 
-@lru_cache(maxsize=100_000)
-def record_id(prefix: str, number: int) -> str:
-    """A record's 18 characters: the prefix of its object, a number, and a checksum of the case."""
-    digits = ""
-    for _ in range(5):
-        number, rest = divmod(number, 36)
-        digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[rest] + digits
-    return with_checksum(f"{prefix}5g00000{digits}")
+def closed_statuses(box: Box, at: float) -> set[str]:
+    """The values of a task's status that mean that it is done."""
+    rows = records(box, "TaskStatus").rows(at)
+    return {row.body["ApiName"] for row in rows if row.body["IsClosed"]}
 
 
-def with_checksum(id: str) -> str:
-    """An id of 15 characters as the API writes it.
-
-    >>> with_checksum("0015g0000000007")
-    '0015g0000000007AAA'
-    """
-    chunks = (id[start : start + 5] for start in (0, 5, 10))
-    bits = (sum(c.isupper() << i for i, c in enumerate(chunk)) for chunk in chunks)
-    return id + "".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[value] for value in bits)
-
-
-@lru_cache(maxsize=100_000)
-def moment_text(at: float) -> str:
-    """A time as the REST API writes it."""
-    moment = dt.datetime.fromtimestamp(at, dt.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"
+def _with_completion(before: Record, changes: Record, closed: set[str], at: float) -> Record:
+    """A task's moment of completion goes with its status."""
+    if "Status" not in changes or "CompletedDateTime" in changes:
+        return changes
+    was, is_closed = (body.get("Status") in closed for body in (before, changes))
+    if was == is_closed:
+        return changes
+    return changes | {"CompletedDateTime": moment_text(at) if is_closed else None}
 
 
 def _hashed_id(prefix: str, *parts: object) -> str:
@@ -130,6 +149,8 @@ def _users(world: WorldFiles) -> Iterator[Put]:
             yield id, {
                 "Username": login, "FirstName": first, "LastName": last, "Name": name,
                 "Email": login, "IsActive": True, "UserType": "Standard",
+                "TimeZoneSidKey": _TIME_ZONES[number % len(_TIME_ZONES)],
+                "ManagerId": SOMEBODY if number > 2 else None,
             }, _epoch("2019-01-07 09:00:00") + number * 86400  # fmt: skip
 
 
@@ -139,7 +160,37 @@ def _account_ids(world: WorldFiles) -> dict[str | None, str | None]:
 
 
 def _accounts(world: WorldFiles) -> Iterator[Put]:
-    """Every version of every account; after its merge or deletion nothing more happens to it."""
+    """Every version of every account, with the risk that somebody set by hand."""
+    ids, typed = _account_ids(world), dict[str | None, list[tuple[float, Record]]]()
+    for number, set_at, values in overrides(world):
+        typed.setdefault(ids[number], []).append((_epoch(set_at), _typed(values)))
+    for id, versions in groupby(_account_versions(world), key=itemgetter(0)):
+        yield from _with_typed(list(versions), typed.get(id, []))
+
+
+def _typed(values: Typed) -> Record:
+    """What people typed into fields, as the API shows it."""
+    body: Record = {}
+    for field, text in values.items():
+        contact = record_id("003", _digits(text)) if field in CONTACTS and text else None
+        body[field.salesforce] = _number(text) if field.kind == "number" else contact or text
+    return body
+
+
+def _with_typed(versions: list[Put], typed: list[tuple[float, Record]]) -> list[Put]:
+    """The versions of one record with what people typed into it besides, in the order of time."""
+    id, _, created = versions[0]
+    events = [(at, body) for _, body, at in versions]
+    events += [(max(at, created + 1), body) for at, body in typed]
+    found, state = [], Record()
+    for at, body in sorted(events, key=itemgetter(0)):
+        state = state | body
+        found.append((id, state, at))
+    return found
+
+
+def _account_versions(world: WorldFiles) -> Iterator[Put]:
+    """The versions that the world tells; after a merge or deletion nothing more happens."""
     facts = {row["Account_No"]: row for row in world.rows("crm/accounts.csv")}
     ids, users, gone = _account_ids(world), _user_ids(world), set()
     for row in world.rows("crm/account_changes.csv"):
@@ -281,9 +332,11 @@ def _deals(world: WorldFiles) -> Iterator[list[Put]]:
 
 
 def _opportunities(world: WorldFiles) -> Iterator[Put]:
-    fates = _fates(world)
+    fates, forms = _fates(world), handoffs(world)
     for versions in _deals(world):
-        yield from _followed(versions, "AccountId", fates)
+        notes = forms.get(versions[0][1]["Opportunity_No__c"], [])
+        typed = [(_epoch(noted_at), _typed(form)) for noted_at, form in notes]
+        yield from _followed(_with_typed(versions, typed), "AccountId", fates)
 
 
 def _stages(world: WorldFiles) -> Iterator[Put]:

@@ -49,7 +49,11 @@ class SoqlError(Exception):
 
 @dataclass(frozen=True)
 class Field:
-    """A field of an object. `relationship` is how SOQL steps through it to the object `refers`."""
+    """A field of an object. `relationship` is how SOQL steps through it to the object `refers`.
+
+    `precision` and `scale` are those of a number: its digits, and how many of them are decimals.
+    A `restricted` picklist takes none but its `picks`.
+    """
 
     name: str
     type: str
@@ -58,6 +62,16 @@ class Field:
     relationship: str | None = None
     calculated: bool = False
     length: int = 255
+    precision: int = 0
+    scale: int = 0
+    unique: bool = False
+    external_id: bool = False
+    case_sensitive: bool = False
+    picks: tuple[str, ...] = ()
+    restricted: bool = False
+    createable: bool = True
+    updateable: bool = True
+    help: str | None = None
 
 
 Schema = Mapping[str, Mapping[str, Field]]
@@ -76,6 +90,7 @@ class Query:
 
     `columns` are the steps to each selected field, under the names of the schema; they are empty
     for ``COUNT()``. `relations` are the references that are followed somewhere, each as steps.
+    `pinned` are the fields of which only some values can be found, and those values.
     """
 
     object: str
@@ -85,6 +100,7 @@ class Query:
     order: tuple[tuple[Callable[[Record], Any], bool, bool], ...]
     limit: int | None
     offset: int
+    pinned: Mapping[str, frozenset[Any]]
 
     @property
     def counts(self) -> bool:
@@ -162,6 +178,8 @@ class _Parser:
         self._at = 0
         self._object = ""
         self._relations: set[tuple[str, ...]] = set()
+        self._pinned: dict[str, frozenset[Any]] = {}
+        self._depth = 0
 
     def query(self) -> Query:
         self._expect("SELECT")
@@ -180,7 +198,9 @@ class _Parser:
         if self._peek() is not None:
             raise _malformed(f"unexpected token: {self._tokens[self._at].text}")
         relations = frozenset(self._relations)
-        return Query(self._object, columns, relations, where, order, limit, offset)
+        return Query(
+            self._object, columns, relations, where, order, limit, offset, self._pinned
+        )  # fmt: skip
 
     def _selected(self) -> list[str]:
         if self._accept("COUNT"):
@@ -202,15 +222,21 @@ class _Parser:
                 raise _malformed("AND and OR need brackets between them")
             word = found
             conditions.append(operand())
+        if word == "OR" and self._depth == 0:
+            self._pinned = {}
         whole = any if word == "OR" else all
         return lambda record: whole(condition(record) for condition in conditions)
 
     def _one_condition(self) -> Condition:
         if self._accept("NOT"):
+            self._depth += 1
             inner = self._one_condition()
+            self._depth -= 1
             return lambda record: not inner(record)
         if self._accept("("):
+            self._depth += 1
             condition = self._where()
+            self._depth -= 1
             self._expect(")")
             return condition
         return self._comparison()
@@ -224,6 +250,8 @@ class _Parser:
                 self._expect("IN")
             values = self._list(field)
             inside = word == "IN"
+            if inside:
+                self._pin(path, values)
             return lambda record: (_plain(value_of(record, path), field) in values) is inside
         if self._accept("LIKE"):
             return self._like(path, field)
@@ -231,6 +259,8 @@ class _Parser:
         wanted = self._value(field)
         if sign in ("=", "!=", "<>"):
             equal = sign == "="
+            if equal:
+                self._pin(path, frozenset({wanted}))
             return lambda record: (_plain(value_of(record, path), field) == wanted) is equal
         if wanted is None or field.type in ("boolean", "id", "reference"):
             raise SoqlError("INVALID_QUERY_FILTER_OPERATOR", f"invalid operator for {field.name}")
@@ -241,6 +271,10 @@ class _Parser:
             return value is not None and compare(value, wanted)
 
         return holds
+
+    def _pin(self, path: tuple[str, ...], values: frozenset[Any]) -> None:
+        if self._depth == 0 and len(path) == 1:
+            self._pinned[path[0]] = values
 
     def _like(self, path: tuple[str, ...], field: Field) -> Condition:
         token = self._next("text")

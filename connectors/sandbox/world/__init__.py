@@ -1,9 +1,9 @@
 """The synthetic company: hidden causes, what comes of them, and the files it would have.
 
 Read `population.py` (who the customers are), `causes.py` (what nobody can see), `outcomes.py`
-(what comes of it), then `product.py`, `service.py`, `money.py`, `deals.py` and `crm.py`, which
-write what people and systems noticed of it. The generator knows no scorecard, and no cause stands
-in a file.
+(what comes of it), then `product.py`, `service.py`, `money.py`, `deals.py`, `handoffs.py` and
+`crm.py`, which write what people and systems noticed of it. The generator knows no scorecard, and
+no cause stands in a file.
 """
 
 import datetime as dt

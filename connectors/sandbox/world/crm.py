@@ -7,6 +7,7 @@ import numpy as np
 
 from connectors.sandbox.world.causes import Causes
 from connectors.sandbox.world.deals import CRM_ZONE, crm_clock, make_opportunities, numbered
+from connectors.sandbox.world.handoffs import make_handoffs, make_overrides
 from connectors.sandbox.world.outcomes import CHURNED, Futures, Outcomes
 from connectors.sandbox.world.population import (
     INDUSTRIES,
@@ -57,12 +58,13 @@ def write_crm(
     today: int,
 ) -> None:
     """Write the CRM's exports: accounts and their changes, contacts, opportunities, milestones,
-    goals and the notes of the success managers.
+    goals, the notes of the success managers, handoffs and overrides.
     """
     random = np.random.default_rng([seed, 9])
     known = futures.outcomes.where(futures.outcomes.day <= today)
     _write(folder / "accounts.csv", _accounts(population))
-    _write(folder / "account_changes.csv", _changes(random, population, known, first_day, today))
+    changes = _changes(random, population, known, first_day, today)
+    _write(folder / "account_changes.csv", changes)
     contacts = _contacts(random, population, causes, futures, today)
     nobodys = broken_row(contacts, Contact_No="C-900001", Account_No=None)
     _write(folder / "contacts.csv", with_rows(contacts, [nobodys]))
@@ -74,6 +76,12 @@ def write_crm(
     dateless = broken_row(goals, Goal_No="G-900001", Measured_At="Q3")
     _write(folder / "goals.csv", with_rows(goals, [dateless]))
     _write(folder / "csm_notes.csv", _notes(*parts))
+    handoffs = make_handoffs(
+        population, causes, opportunities, seed=seed, first_day=first_day, today=today
+    )
+    _write(folder / "handoffs.csv", handoffs)
+    overrides = make_overrides(population, changes, seed=seed, today=today)
+    _write(folder / "overrides.csv", overrides)
 
 
 def _write(file: Path, columns: Columns) -> None:
