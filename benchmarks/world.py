@@ -21,8 +21,8 @@ EVENTS = (("login", 1.8), ("report_opened", 1.4), ("report_published", 1.0),
 """What accounts do, and how often in relation to the mean."""
 
 FED_BY = {
-    "crm": ("accounts", "contacts", "opportunities", "milestones", "goals", "sentiments",
-            "commercial_events"),
+    "crm": ("accounts", "contacts", "opportunities", "handoffs", "milestones", "goals",
+            "sentiments", "commercial_events"),
     "product": ("usage_daily", "user_days"),
     "desk": ("tickets",),
     "billing": ("subscriptions", "invoices"),
@@ -251,6 +251,16 @@ def _facts(size: Size) -> list[tuple[str, int, str]]:
             CASE WHEN u(i, 103) < 0.8 THEN happened + to_days((u(i, 104) * 120)::INTEGER)
             END AS closed_at,
             u(i, 105) < 0.5 AS won"""),
+        ("handoffs", few, """
+            'O' || i AS opportunity_id, pick(i, 101, ['new', 'renewal', 'expansion']) AS kind,
+            CASE WHEN u(i, 106) < 0.7 THEN 'outcome ' || i % 4 END AS promised_outcome,
+            CASE WHEN u(i, 107) < 0.5 THEN 'criteria ' || i % 9 END AS success_criteria,
+            CASE WHEN u(i, 108) < 0.6 THEN 'C' || i END AS champion,
+            (u(i, 109) * 5)::BIGINT AS stakeholders_met,
+            1 + floor(5 * sqrt(u(i, 110))) AS sentiment,
+            happened AS created_at,
+            CASE WHEN u(i, 103) < 0.8 THEN happened + to_days((u(i, 104) * 120)::INTEGER)
+            END AS won_at"""),
         ("milestones", 4 * few, """
             'M' || i AS milestone_id, 'step ' || i % 4 AS name, happened AS planned_at,
             (happened + to_days((u(i, 111) * 90)::INTEGER))::DATE AS due_on,

@@ -296,6 +296,31 @@ OPPORTUNITIES = Table(
     ),
 )
 
+HANDOFFS = Table(
+    "handoffs",
+    "What sales hands over with a deal, every version kept. Contacts stand here by their id",
+    key=("opportunity_id",),
+    time="created_at",
+    columns=(
+        _ACCOUNT_KEY,
+        Column("opportunity_id", "VARCHAR", "The CRM's id", required=True),
+        Column("kind", "VARCHAR", "Kind", values=("new", "renewal", "expansion")),
+        Column("promised_outcome", "VARCHAR", "What sales promised them to reach"),
+        Column("success_criteria", "VARCHAR", "How the customer will tell that it was reached"),
+        Column("champion", "VARCHAR", "The contact who wants this to succeed"),
+        Column("decision_maker", "VARCHAR", "The contact who decides"),
+        Column("stakeholders_met", "BIGINT", "How many people sales has met", minimum=0),
+        Column(
+            "sentiment", "DOUBLE", "Before the sale, 1 (bad) to 5 (good)", minimum=1, maximum=5
+        ),
+        Column("kickoff_on", "DATE", "The day of the kickoff"),
+        Column("created_at", "TIMESTAMP", "When the deal was created", required=True),
+        Column("won_at", "TIMESTAMP", "When the deal was won", event_time=True),
+        _DELETED,
+        _KNOWN_AT,
+    ),
+)  # fmt: skip
+
 MILESTONES = Table(
     "milestones",
     "Steps of the planned journey: due and reached",
@@ -349,6 +374,26 @@ SENTIMENTS = Table(
     ),
 )
 
+OVERRIDES = Table(
+    "overrides",
+    "Scores that people set by hand in the CRM. Applied to scores, no metric's input",
+    key=("override_id",),
+    time="given_at",
+    columns=(
+        _ACCOUNT_KEY,
+        Column("override_id", "VARCHAR", "The CRM's id of the account's record", required=True),
+        Column("score", "VARCHAR", "Which score is set", required=True, values=("risk",)),
+        Column("value", "DOUBLE", "The score that counts instead", required=True, minimum=0,
+               maximum=100),
+        Column("reason", "VARCHAR", "Why"),
+        Column("author", "VARCHAR", "Who answers for it"),
+        Column("given_at", "TIMESTAMP", "When", required=True),
+        Column("expires_on", "DATE", "The last day on which it counts"),
+        _DELETED,
+        _KNOWN_AT,
+    ),
+)  # fmt: skip
+
 OUTCOMES = Table(
     "outcomes",
     "What really happened: renewed, churned, contracted, expanded. Evidence, no metric's input",
@@ -385,12 +430,14 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         ACCOUNTS, ACCOUNT_KEYS, USAGE_DAILY, USER_DAYS, TICKETS, SUBSCRIPTIONS, INVOICES,
-        SURVEY_RESPONSES, COMMERCIAL_EVENTS, CONTACTS, OPPORTUNITIES, MILESTONES, GOALS,
-        SENTIMENTS, OUTCOMES, EXCHANGE_RATES,
+        SURVEY_RESPONSES, COMMERCIAL_EVENTS, CONTACTS, OPPORTUNITIES, HANDOFFS,
+        MILESTONES, GOALS, SENTIMENTS, OVERRIDES, OUTCOMES, EXCHANGE_RATES,
     )
 }  # fmt: skip
 
 METRIC_TABLES: tuple[str, ...] = tuple(
-    name for name in TABLES if name not in ("account_keys", "outcomes", "exchange_rates")
+    name
+    for name in TABLES
+    if name not in ("account_keys", "overrides", "outcomes", "exchange_rates")
 )
 """Tables that a metric may read. Outcomes stay out: a score must not read what it predicts."""

@@ -5,12 +5,9 @@ from functools import partial
 
 import pytest
 from conftest import NOW
-from hypothesis import given
-from hypothesis import strategies as st
 from salesforce_org import change
 from salesforce_writing import body, changes, ids, rewritten, score, writer_of
 
-from connectors.crm.settings import SalesforceTarget
 from connectors.crm.writing import FieldUpdate, Outcome
 from connectors.http import Http
 from connectors.sandbox.servers.running import sandbox
@@ -23,14 +20,11 @@ from connectors.sandbox.vendors.salesforce_rules import refuse
 from connectors.sandbox.vendors.salesforce_writes import writes
 from connectors.vendors.salesforce import bulk_writes
 from connectors.vendors.salesforce import client as client_module
-from connectors.vendors.salesforce.bulk_writes import SalesforceBulk
-from connectors.vendors.salesforce.fields import Names
 from contracts.errors import (
     OutcomeUnknown,
     SourceCorrupt,
     SourceExhausted,
     SourceRejected,
-    SourceUnavailable,
 )
 
 FIELDS = ["risk_score", "risk_reasons"]
@@ -225,8 +219,9 @@ def test_f04_no_job_is_begun_when_the_budget_is_used_up(box):
 def test_f17_a_job_whose_making_is_not_answered_has_done_nothing(box, bulk, do):
     how = {"body": {"message": "no"}} if do == "error_json" else {}
     box.faults.add(vendor="salesforce", do=do, path=f"{INGEST}$", **how)
-    with pytest.raises(SourceUnavailable):
+    with pytest.raises(OutcomeUnknown):
         bulk.create("account", ["risk_score"])
+    assert changes(box) == [("POST", INGEST)]
     assert writes(box) == []
 
 
@@ -272,33 +267,12 @@ def test_a_job_that_is_described_without_its_state_is_no_answer(box, bulk):
         bulk.state(job)
 
 
-def test_what_is_too_much_for_one_upload_is_cut_and_refused_uncut(box, bulk, monkeypatch):
+def test_what_is_too_much_for_one_upload_is_refused_before_it_is_sent(box, bulk, monkeypatch):
     monkeypatch.setattr(bulk_writes, "LARGEST_UPLOAD_BYTES", 10_000)
     updates = [score(id, risk_reasons='"' * 1000) for id in ids(box, "Account", 9)]
     job = bulk.create("account", FIELDS)
     with pytest.raises(SourceRejected, match="no upload as large"):
         bulk.upload(job, updates)
-    parts = list(bulk.parts(updates))
-    assert [update for part in parts for update in part] == updates
-    assert len(parts) > 1
-    bulk.upload(job, parts[0])
+    assert [method for method, _ in changes(box)] == ["POST"]
+    bulk.upload(job, updates[:4])
     assert ended(bulk, job) == "complete"
-    assert list(bulk.parts([])) == []
-
-
-LINES = st.text(alphabet=st.sampled_from('a",\n\r\té\U0001f600'), max_size=300)
-
-
-@given(st.lists(LINES, max_size=30))
-def test_parts_add_up_and_each_fits_into_an_upload(texts):
-    names = Names.of(SalesforceTarget(source="crm"))
-    bulk = SalesforceBulk(None, names, before_write=lambda: None, resolve=lambda o, r: {})
-    updates = [
-        FieldUpdate("account", record_id("001", number), {"risk_reasons": text})
-        for number, text in enumerate(texts)
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bulk_writes, "LARGEST_UPLOAD_BYTES", 6000)
-        parts = list(bulk.parts(updates))
-    assert [update for part in parts for update in part] == updates
-    assert all(len(bulk._csv(part)) <= 6000 for part in parts)

@@ -202,6 +202,15 @@ def test_f52_locked_rows_are_busy_and_the_others_land(box, writer):
     assert outcomes(writer.update([score(id) for id in locked])) == [Outcome.DONE] * 4
 
 
+def test_f52_a_lock_that_a_trigger_of_the_org_ran_into_is_a_lock(box, writer):
+    told = "Handler: execution of AfterUpdate caused by: UNABLE_TO_LOCK_ROW, unable to obtain"
+    refuse(box, "Account", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", message=told)
+    (result,) = writer.update([score(ids(box, "Account", 1)[0])])
+    assert (result.outcome, result.reason) == (
+        Outcome.BUSY, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+    )  # fmt: skip
+
+
 def test_f53_all_rows_may_be_locked_and_nothing_is_repeated_here(box, writer):
     refuse(box, "Account", "UNABLE_TO_LOCK_ROW")
     results = writer.update([score(id) for id in ids(box, "Account", 20)])
@@ -447,6 +456,14 @@ def test_records_that_changed_show_what_a_human_typed(box, writer):
     assert list(writer.records_changed("opportunity", box.now, ["risk_score"])) == []
 
 
+def test_a_long_result_whose_place_is_lost_may_succeed_another_time(box, writer):
+    box.small_pages = 20
+    lost = [{"errorCode": "INVALID_QUERY_LOCATOR", "message": "invalid query locator"}]
+    spoil(box, "status", path="/query/", code=400, body=lost)
+    with pytest.raises(SourceUnavailable, match="lost its place"):
+        list(writer.records_changed("account", None, ["risk_score"]))
+
+
 # The call as a whole
 
 
@@ -621,7 +638,9 @@ def test_the_credentials_for_writing_take_the_place_of_those_for_reading(box):
     merged = merged_config(config, target)
     assert (merged.access_token, merged.consumer_key.env) == (None, "SF_KEY")
     assert merged.fields == {"account": {"region": None}}
-    assert merged.expect_account == config.expect_account
+    assert (config.daily_share, merged.daily_share) == (0.8, 0.8)
+    eager = merged_config(config, SalesforceTarget(source="crm", daily_share=0.9))
+    assert (eager.daily_share, eager.access_token) == (0.9, config.access_token)
     only = SalesforceTarget(source="crm", credentials={"access_token": {"env": "OTHER"}})
     assert merged_config(config, only).access_token.env == "OTHER"
     assert merged_config(config_of(box, **CLIENT), only).consumer_key is None

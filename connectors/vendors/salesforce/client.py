@@ -4,9 +4,11 @@ Timeouts, retries and checks of bodies are the session's (`connectors.http`). Th
 an access token and never a way to log in, because it would repeat a refused login without end.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from connectors.api import Secrets
 from connectors.http import Http, Manners, Wait
 from connectors.vendors.salesforce.settings import SalesforceConfig
 from contracts.errors import (
+    OutcomeUnknown,
     SourceCorrupt,
     SourceError,
     SourceExhausted,
@@ -34,6 +37,7 @@ from contracts.errors import (
 T = TypeVar("T")
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _JWT_SECONDS = 180
+_USAGE = re.compile(r"\bapi-usage=(\d+)/(\d+)")
 
 
 class UnknownName(SourceRejected):
@@ -46,6 +50,10 @@ class NoSuchObject(SourceRejected):
 
 class CursorExpired(SourceRejected):
     """The place in a long result is no longer known; the query has to begin again."""
+
+
+class NotAllowed(SourceRefused):
+    """The user is logged in, but lacks a right, or the org lacks the feature."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,20 @@ class Access:
         self._token = Token(token, config.home) if token else None
         self._renewed = False
         self._lock = Lock()
-        self.used_share = 0.0
+        self.usage: tuple[int, int] | None = None
+
+    @property
+    def used_share(self) -> float:
+        """How much of the day's API requests is used, by whomever, 0 to 1."""
+        used, allowed = self.usage or (0, 0)
+        return used / allowed if allowed else 0.0
+
+    def judge(self, response: Response) -> SourceError | Wait | None:
+        """Note the API's usage, which errors tell as well as answers, and judge the answer."""
+        told = _USAGE.search(response.headers.get("Sforce-Limit-Info", ""))
+        if told:
+            self.usage = int(told[1]), int(told[2])
+        return judge(response)
 
     def token(self, http: Http) -> Token:
         """The session; the first who asks logs in."""
@@ -127,10 +148,16 @@ def _oauth_error(answer: Response) -> str:
 
 
 class SalesforceClient:
-    """Asks the org through simple-salesforce, and tells its errors as ours."""
+    """Asks the org through simple-salesforce, and tells its errors as ours.
 
-    def __init__(self, http: Http, access: Access, config: SalesforceConfig) -> None:
+    `login` sends the logins where `http` writes: a login may be sent again, a write may not.
+    """
+
+    def __init__(
+        self, http: Http, access: Access, config: SalesforceConfig, login: Http | None = None
+    ) -> None:
         self._http = http
+        self._login = login or http
         self._access = access
         self._config = config
         self._library: tuple[Token, Salesforce] | None = None
@@ -138,11 +165,18 @@ class SalesforceClient:
     @property
     def requests_sent(self) -> int:
         """The requests of this client and all its streams."""
-        return self._http.requests_sent
+        logins = 0 if self._login is self._http else self._login.requests_sent
+        return self._http.requests_sent + logins
+
+    @property
+    def usage(self) -> tuple[int, int] | None:
+        """The API requests of the day, used and allowed, as the last answer told."""
+        return self._access.usage
 
     def stream(self, name: str) -> Self:
         """A view for one stream, with a session for its thread."""
-        return type(self)(self._http.stream(name), self._access, self._config)
+        login = None if self._login is self._http else self._login
+        return type(self)(self._http.stream(name), self._access, self._config, login)
 
     def ask(self, request: Callable[[Salesforce], T]) -> T:
         """Send what `request` sends, and once more with a new session if the first has expired.
@@ -153,11 +187,11 @@ class SalesforceClient:
         """
         self._stop_early()
         try:
-            token = self._access.token(self._http)
+            token = self._access.token(self._login)
             try:
                 return self._answer(token, request)
             except SalesforceExpiredSession:
-                token = self._access.renewed(token, self._http)
+                token = self._access.renewed(token, self._login)
             try:
                 return self._answer(token, request)
             except SalesforceExpiredSession:
@@ -166,6 +200,15 @@ class SalesforceClient:
                 ) from None
         except SourceError as error:
             raise error if error.vendor else self.named(error) from None
+
+    def write(self, request: Callable[[Salesforce], T]) -> T:
+        """Send a write as `ask` sends a request, which has to be one of a client for writing.
+
+        Raises:
+            OutcomeUnknown: it was sent, and no answer says what became of it.
+            SourceError: nothing was done.
+        """
+        return self.ask(partial(_written, request))
 
     def named(self, error: SourceError) -> SourceError:
         """An error of ours with vendor, stream and page."""
@@ -181,9 +224,8 @@ class SalesforceClient:
             )
 
     def _answer(self, token: Token, request: Callable[[Salesforce], T]) -> T:
-        library = self._of(token)
         try:
-            answer = request(library)
+            return request(self._of(token))
         except SalesforceExpiredSession:
             raise
         except SalesforceError as error:
@@ -191,10 +233,6 @@ class SalesforceClient:
         except (ValueError, TypeError, LookupError, AttributeError):
             # The library takes the shape of an answer for granted.
             raise SourceCorrupt("sent an answer of another shape", "try again later") from None
-        usage = library.api_usage.get("api-usage")
-        if usage is not None and usage.total:
-            self._access.used_share = usage.used / usage.total
-        return answer
 
     def _of(self, token: Token) -> Salesforce:
         if self._library is None or self._library[0] is not token:
@@ -209,6 +247,21 @@ class SalesforceClient:
         return self._library[1]
 
 
+def _written(request: Callable[[Salesforce], T], library: Salesforce) -> T:
+    """Send a write. What answers it may be broken or of another shape: done it may be all the same.
+
+    Raises:
+        OutcomeUnknown: it is.
+    """
+    try:
+        return request(library)
+    except (SourceCorrupt, ValueError, TypeError, LookupError, AttributeError):
+        raise OutcomeUnknown(
+            "answered a write with something else than results",
+            "the next run reads back what became of it",
+        ) from None
+
+
 def _told(error: SalesforceError) -> SourceError:
     """An error of the API as ours: by its code, without its text, which repeats the query."""
     code = error_code(error.content)
@@ -220,9 +273,7 @@ def _told(error: SalesforceError) -> SourceError:
     if isinstance(error, SalesforceResourceNotFound):
         return NoSuchObject(shown, "check `objects` and `api_version` of this source")
     if error.status in (401, 403):
-        return SourceRefused(
-            shown, "give the user the rights that docs/sources/salesforce.md names"
-        )
+        return NotAllowed(shown, "give the user the rights that docs/sources/salesforce.md names")
     return SourceRejected(shown, "check the settings of this source")
 
 
@@ -249,14 +300,29 @@ def judge(response: Response) -> SourceError | Wait | None:
 
 def connect(config: SalesforceConfig, secrets: Secrets) -> SalesforceClient:
     """The client; nothing is sent yet."""
+    access = _access(config, secrets)
+    return SalesforceClient(_http(config, secrets, access), access, config)
+
+
+def connect_for_writing(config: SalesforceConfig, secrets: Secrets) -> SalesforceClient:
+    """A client that sends each write once; nothing is sent yet."""
+    access = _access(config, secrets)
+    login = _http(config, secrets, access)
+    return SalesforceClient(_http(config, secrets, access, writes=True), access, config, login)
+
+
+def _http(
+    config: SalesforceConfig, secrets: Secrets, access: Access, *, writes: bool = False
+) -> Http:
     verify = str(secrets.home / config.ca_file) if config.ca_file else True
-    manners = Manners("salesforce", judge=judge)
-    http = Http(config.home, manners, verify=verify, raise_rejected=False)
+    manners = Manners("salesforce", judge=access.judge)
+    return Http(config.home, manners, verify=verify, raise_rejected=False, writes=writes)
+
+
+def _access(config: SalesforceConfig, secrets: Secrets) -> Access:
     if config.access_token is not None:
-        access = Access(config, None, secrets.of(config.access_token))
-    else:
-        access = Access(config, _login_form(config, secrets), None)
-    return SalesforceClient(http, access, config)
+        return Access(config, None, secrets.of(config.access_token))
+    return Access(config, _login_form(config, secrets), None)
 
 
 def _login_form(config: SalesforceConfig, secrets: Secrets) -> Callable[[], dict[str, str]]:

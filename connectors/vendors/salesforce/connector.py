@@ -38,12 +38,14 @@ from connectors.vendors.salesforce.client import (
     connect,
 )
 from connectors.vendors.salesforce.entities import ENTITIES, Entity
+from connectors.vendors.salesforce.queries import check, pages
 from connectors.vendors.salesforce.settings import Meanings, SalesforceConfig
 from contracts.errors import SourceCorrupt, SourceRefused
 
 OVERLAP = dt.timedelta(minutes=15)
 
 _REST_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+0000")
+_CONTACT_ID = "^003[A-Za-z0-9]{12}([A-Za-z0-9]{3})?$"
 
 
 def read(entity: Entity, reading: Reading[SalesforceConfig]) -> Iterator[Rows]:
@@ -168,6 +170,9 @@ class _Scan:
         row["backfilled"] = changed <= self.first_at and not is_silent
         if self.names:
             row["field"] = self.names.get(row["field"], row["field"])
+        for column in self._contacts:
+            if not re.match(_CONTACT_ID, str(row[column])):
+                row[column] = None
         return row
 
     def table(self, page: pa.Table) -> pa.Table:
@@ -184,7 +189,14 @@ class _Scan:
         if self.names:
             named = [self.names.get(name, name) for name in columns["field"].to_pylist()]
             columns["field"] = pa.array(named, pa.string())
+        for column in self._contacts:
+            is_one = pc.match_substring_regex(columns[column], _CONTACT_ID)
+            columns[column] = pc.if_else(is_one, columns[column], pa.scalar(None, pa.string()))
         return pa.table(columns)
+
+    @property
+    def _contacts(self) -> list[str]:
+        return [column for column in self.entity.contacts if column in self.fields]
 
 
 def _rows(entity: Entity, reading: Reading[SalesforceConfig]) -> Iterator[Rows]:
@@ -228,7 +240,7 @@ def _pages(scan: _Scan, reading: Reading[SalesforceConfig], *, may_be_bulk: bool
     last = ""
     while True:
         try:
-            for answer in _walk(client, soql):
+            for answer in pages(client, soql):
                 if may_be_bulk and answer["totalSize"] > config.bulk_above_rows:
                     yield from map(scan.table, bulk_pages(client, _unordered(soql), config))
                     return
@@ -248,52 +260,6 @@ def _pages(scan: _Scan, reading: Reading[SalesforceConfig], *, may_be_bulk: bool
 def _unordered(soql: str) -> str:
     """Bulk 2.0 splits a query by ids, which an order prevents."""
     return soql.partition(" ORDER BY ")[0]
-
-
-def _walk(client: SalesforceClient, soql: str) -> Iterator[dict[str, Any]]:
-    """The answers to one query, page by page, to the last of the rows that the first promises.
-
-    Raises:
-        SourceCorrupt: a page has another shape, comes again, or leads elsewhere; or rows are
-            missing at the end.
-    """
-    answer = client.ask(lambda org: org.query(soql, include_deleted=True))
-    urls: set[str] = set()
-    ids: set[str] = set()
-    while True:
-        _check(client, answer)
-        ids.update(record["Id"] for record in answer["records"])
-        yield answer
-        if answer["done"]:
-            break
-        url = str(answer.get("nextRecordsUrl"))
-        # The library puts this behind the host's name as it is.
-        if not url.startswith("/services/data/") or url in urls:
-            raise client.named(SourceCorrupt("leads to a next page that is none", _LATER))
-        urls.add(url)
-        answer = client.ask(partial(_more, url=url))
-    if len(ids) != answer["totalSize"]:
-        cause = f"gave {len(ids)} of {answer['totalSize']} rows"
-        raise client.named(SourceCorrupt(cause, _LATER))
-
-
-_LATER = "try again later; if it stays so, report it"
-
-
-def _more(org: Any, url: str) -> Any:
-    return org.query_more(url, identifier_is_url=True)
-
-
-def _check(client: SalesforceClient, answer: Any) -> None:
-    good = (
-        isinstance(answer, dict)
-        and isinstance(answer.get("records"), list)
-        and isinstance(answer.get("totalSize"), int)
-        and isinstance(answer.get("done"), bool)
-        and all(isinstance(r, dict) and isinstance(r.get("Id"), str) for r in answer["records"])
-    )
-    if not good:
-        raise client.named(SourceCorrupt("answered a query without records", _LATER))
 
 
 def _at(record: Mapping[str, Any], path: str) -> Any:
@@ -321,9 +287,9 @@ def account(client: SalesforceClient, config: SalesforceConfig) -> str:
     """The org's id; a sandbox org says that it is one."""
     soql = "SELECT Id, IsSandbox FROM Organization"
     answer = client.ask(lambda org: org.query(soql))
-    _check(client, answer)
+    check(client, answer)
     if len(answer["records"]) != 1:
-        raise client.named(SourceCorrupt("named no organization", _LATER))
+        raise client.named(SourceCorrupt("named no organization", "try again later"))
     (org,) = answer["records"]
     return f"{org['Id']} (sandbox)" if org.get("IsSandbox") else str(org["Id"])
 

@@ -25,6 +25,8 @@ class Entity:
         optional: Its absence is no error.
         tracks: For a history: the object of the settings whose fields it tells about.
         recent: A first reading goes back to `history_start` only.
+        contacts: The columns that have to hold a contact's id; what else people typed there, such
+            as a name, is not stored.
     """
 
     object: str
@@ -36,6 +38,7 @@ class Entity:
     tracks: str | None = None
     recent: bool = False
     primary_key: tuple[str, ...] = ("id",)
+    contacts: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ ENTITIES = {
         {**_DELETABLE, "is_closed": "IsClosed", "is_won": "IsWon",
          "stage_changed_at": "LastStageChangeDate"},
         "opportunity",
+        contacts=("champion", "decision_maker"),
     ),
     "opportunity_history": Entity(
         "OpportunityHistory",

@@ -20,6 +20,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from connectors.api import ApiConfig, FromEnvironment
+from contracts.crm_fields import HANDOFF_FACTS, OVERRIDE
 from contracts.documents import nearest
 
 Meanings = dict[str, str]
@@ -43,6 +44,7 @@ FIELDS: dict[str, Meanings] = {
         "renews_on": "Renewal_Date__c",
         "desired_outcome": "Objective__c",
         "status": "Type",
+        **{field.name: field.salesforce for field in OVERRIDE},
     },
     "user": {"name": "Name", "is_active": "IsActive"},
     "contact": {
@@ -60,6 +62,7 @@ FIELDS: dict[str, Meanings] = {
         "currency": "CurrencyIsoCode",
         "closes_on": "CloseDate",
         "effective_on": "Effective_On__c",
+        **{field.name.removeprefix("handoff_"): field.salesforce for field in HANDOFF_FACTS},
     },
     "note": {
         "account": "Account__c",
@@ -160,11 +163,7 @@ class SalesforceConfig(ApiConfig):
     def _one_way_in(self) -> Self:
         if not (self.address or self.instance_url):
             raise ValueError("give `instance_url`, such as https://acme.my.salesforce.com")
-        given = {
-            name
-            for name in ("access_token", *_SECRETS)
-            if getattr(self, name) is not None
-        }  # fmt: skip
+        given = {name for name in WAY_IN if getattr(self, name) is not None}
         if given not in _WAYS_IN:
             raise ValueError(
                 "give `access_token`, or `consumer_key` with one of: `consumer_secret`; `username` "
@@ -201,6 +200,9 @@ class SalesforceConfig(ApiConfig):
 _SECRETS = (
     "consumer_key", "consumer_secret", "username", "private_key", "password", "security_token",
 )  # fmt: skip
+WAY_IN = ("access_token", *_SECRETS)
+"""The settings that log in; which of them go together is said in `SalesforceConfig`."""
+
 _WAYS_IN = (
     {"access_token"},
     {"consumer_key", "consumer_secret"},
