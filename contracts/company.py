@@ -145,6 +145,7 @@ class Settings(Strict):
     use_metric: str | None = "active_days_28d"
     family_rollup: Literal["worst", "mean", "revenue"] = "worst"
     library_scorecards: bool = True
+    library_playbooks: bool = True
     warehouse_memory: str = Field(default="3GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
     limits: Limits = Limits()
     schedules: Schedules = Schedules()

@@ -150,3 +150,12 @@ def written_on(object: CrmObject) -> list[CrmField]:
 def read_on(object: CrmObject) -> list[CrmField]:
     """The fields that people fill on an object for Healthloop to read."""
     return [field for field in FIELDS.values() if object in field.read_on]
+
+
+def group_of(name: str) -> str:
+    """What a field that we write belongs to: one of `SCORES`, or ``facts`` of the handoff.
+
+    >>> group_of("health_outcome"), group_of("handoff_band"), group_of("handoff_champion")
+    ('health', 'handoff', 'facts')
+    """
+    return "facts" if FIELDS[name] in HANDOFF_FACTS else name.partition("_")[0]

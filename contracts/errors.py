@@ -14,7 +14,8 @@
     │   ├── OutcomeUnknown          a write was sent and no answer says whether it was done
     │   └── SourceCorrupt           it answered, but not with what was declared
     ├── HeldError                   a gate or a blocking check held the run, exit code 1
-    └── WarehouseError              the DuckDB file is locked, full or damaged, exit code 1
+    ├── WarehouseError              the DuckDB file is locked, full or damaged, exit code 1
+    └── LedgerError                 the ledger is locked, full or damaged, exit code 1
 
 Every error says its cause and its remedy. Neither may hold a secret or a customer's data.
 """
@@ -156,3 +157,7 @@ class HeldError(HealthloopError):
 
 class WarehouseError(HealthloopError):
     """The DuckDB file is locked by another process, its disk is full, or it is damaged."""
+
+
+class LedgerError(HealthloopError):
+    """The ledger of CRM writes cannot be read or written; nothing more is sent."""

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import dagster as dg
 
+from connectors.crm.settings import read_crm
 from connectors.sandbox.demo import TEMPLATE
 from connectors.sources import read_sources
 from contracts.company import Company, home_from_environment, read_company
+from orchestration.assets.actions import triggers_asset
+from orchestration.assets.crm import crm_assets
 from orchestration.assets.metrics import metrics_asset
 from orchestration.assets.plan import plan_asset
 from orchestration.assets.raw import raw_asset
 from orchestration.assets.scores import scores_assets
 from orchestration.assets.signals import ACCOUNT_KEYS, fed_tables, signals_assets
-from orchestration.jobs import EXECUTOR, JOBS
+from orchestration.jobs import EXECUTOR, jobs
 from orchestration.resources import CompanyFolder, PullsOfRun, warehouse_of
 from orchestration.schedules import schedules
 
@@ -26,10 +29,11 @@ def definitions_of(company: Company, *, home: Path | None = None) -> dg.Definiti
     """The definitions of one company; runs read the folder `home`, by default the company's own.
 
     Raises:
-        ConfigurationError: `sources/` has mistakes.
+        ConfigurationError: `sources/` or `crm.yaml` has mistakes.
     """
     sources = read_sources(company)
     folder = CompanyFolder(home=str(home or company.home))
+    writes = read_crm(company) is not None
     tables = [*dict.fromkeys([*fed_tables(sources), ACCOUNT_KEYS.path[-1]])]
     return dg.Definitions(
         assets=[
@@ -38,8 +42,10 @@ def definitions_of(company: Company, *, home: Path | None = None) -> dg.Definiti
             metrics_asset(company, tables),
             scores_assets(company),
             plan_asset(company),
+            triggers_asset(company),
+            *(crm_assets(company) if writes else ()),
         ],
-        jobs=JOBS,
+        jobs=jobs(writes=writes),
         schedules=schedules(company),
         resources={
             "company_folder": folder,

@@ -1,17 +1,23 @@
 """The jobs. Steps that touch the DuckDB file run in one process."""
 
+from typing import Any
+
 import dagster as dg
+from pydantic import Field
 
 from orchestration.alerting import HOOKS
-from orchestration.assets import metrics, plan, scores
+from orchestration.assets import actions, metrics, plan, scores
+from orchestration.crm import apply, draining, judge_plan
+from orchestration.failures import told_to_dagster
+from orchestration.resources import CompanyFolder, clock
 
 SCORED = dg.AssetSelection.assets(metrics.KEY, scores.SCORES, scores.CONTRIBUTIONS)
 
 DAILY = dg.define_asset_job(
     "daily",
     selection=dg.AssetSelection.all(),
-    description="Pull every source, bring signals up to date, compute the day's metrics and scores "
-    "and plan what the CRM would receive.",
+    description="Pull every source, bring signals up to date, compute the day's metrics and "
+    "scores, plan what the CRM receives and, if crm.yaml says so, write it.",
     hooks=HOOKS,
 )
 
@@ -24,11 +30,49 @@ REFRESH = dg.define_asset_job(
 
 REPLAY = dg.define_asset_job(
     "replay",
-    selection=SCORED | dg.AssetSelection.assets(plan.KEY),
-    description="Compute metrics, scores and plan of past days from the signals that are there, "
-    "point in time: a day sees what was known on that day.",
+    selection=SCORED | dg.AssetSelection.assets(plan.KEY, actions.KEY),
+    description="Compute metrics, scores, triggers and plan of past days from the signals that are "
+    "there, point in time: a day sees what was known on that day.",
     hooks=HOOKS,
 )
 
-JOBS = [DAILY, REFRESH, REPLAY]
+
+class Verdict(dg.Config):
+    """What a person says about a plan that is held."""
+
+    plan: str = Field(description="The plan's id, as the failed run and the alert name it")
+    approve: bool = Field(default=True, description="False drops it for good")
+    by: str = Field(default="the Dagster UI", description="Who says so; it is recorded")
+
+
+@dg.op(description="Approve the plan and carry it out, or drop it.")
+def judge_and_apply(
+    context: dg.OpExecutionContext, config: Verdict, company_folder: CompanyFolder
+) -> None:
+    """Let a held plan go, or drop it."""
+    with told_to_dagster():
+        company = company_folder.read()
+        judge_plan(company, config.plan, approve=config.approve, by=config.by, clock=clock)
+        if not config.approve:
+            return
+        with draining() as stop:
+            _, applied = apply(
+                company, config.plan, clock=clock, stop=stop, progress=context.log.info
+            )
+    context.add_output_metadata({"requests": applied.calls})
+    if applied.failed:
+        raise dg.Failure(applied.failed, allow_retries=False)
+
+
+@dg.job(description="Approve a plan that the gate holds and carry it out, or drop it.", hooks=HOOKS)
+def approve_plan() -> None:
+    """One op: the verdict."""
+    judge_and_apply()
+
+
+def jobs(*, writes: bool) -> list[Any]:
+    """The jobs of a company; one that writes into a CRM can also approve plans."""
+    return [DAILY, REFRESH, REPLAY, *([approve_plan] if writes else [])]
+
+
 EXECUTOR = dg.in_process_executor

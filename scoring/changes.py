@@ -6,9 +6,10 @@ The score is evaluated again in between, changing one thing after the other:
 2. **scorecard**: the scorecards of today, over the data of then;
 3. **missing data**: what is known today but was not then, or the other way round;
 4. **behaviour**: everything else that moved, split by component: the weights are now the same;
-5. **overrides**: what a human set.
+5. **overrides**: how far a person who set the score by hand moved it, less how far one did then.
 
-Each part is a difference between neighbours, so the parts sum exactly to the change.
+The first four are about the score without overrides. Each part is a difference between neighbours,
+so the parts sum exactly to the change.
 """
 
 import datetime as dt
@@ -49,15 +50,25 @@ class Change:
 
 @dataclass(frozen=True)
 class _Scored:
-    """What is stored of one account's score on one day."""
+    """What is stored of one account's score on one day.
+
+    `by_hand` is how far a person who set it moved it, `because` what they said.
+    """
 
     day: dt.date
     value: Decimal
+    by_hand: Decimal
+    because: str | None
     segment: str
     stage: str
     outcome: str | None
     card: NamedScorecard
     library: Library
+
+    @property
+    def computed(self) -> Decimal:
+        """The score without the override."""
+        return self.value - self.by_hand
 
 
 def split_change(
@@ -81,7 +92,7 @@ def split_change(
     )
     values = _evaluate_between(connection, account_id, score, then, now, old_card)
     parts = [
-        Part("profile", _profile_change(then, now), values["profile"] - then.value),
+        Part("profile", _profile_change(then, now), values["profile"] - then.computed),
         Part(
             "scorecard", _card_change(old_card, now.card), values["scorecard"] - values["profile"]
         ),
@@ -91,7 +102,7 @@ def split_change(
             values["missing"] - values["scorecard"],
         ),
         *_behaviour(connection, account_id, score, then, now),
-        Part("override", "none", Decimal("0.00")),
+        Part("override", _override_change(then, now), now.by_hand - then.by_hand),
     ]
     return Change(since, until, then.value, now.value, tuple(parts))
 
@@ -100,18 +111,21 @@ def _scored(
     connection: duckdb.DuckDBPyConnection, account_id: str, score: str, day: dt.date
 ) -> _Scored:
     row = connection.execute(
-        "SELECT s.value, s.segment, s.stage, s.outcome, s.scorecard, l.document "
+        "SELECT s.value, coalesce(c.contribution, 0), c.reason, s.segment, s.stage, s.outcome, "
+        "s.scorecard, l.document "
         "FROM scores.scores AS s JOIN scores.revisions AS r USING (as_of, revision) "
         "JOIN scores.libraries AS l USING (library) "
+        "LEFT JOIN scores.contributions AS c ON c.as_of = s.as_of AND c.account_id = s.account_id "
+        "AND c.score = s.score AND c.kind = 'override' "
         "WHERE s.as_of = ? AND s.account_id = ? AND s.score = ?",
         [day, account_id, score],
     ).fetchone()
     if row is None or row[0] is None:
         raise _no_number(connection, account_id, score, day, scored=row is not None)
-    value, segment, stage, outcome, name, document = row
+    value, by_hand, because, segment, stage, outcome, name, document = row
     library = from_document(document)
     card = next(named for named in library.scorecards if named.name == name)
-    return _Scored(day, value, segment, stage, outcome, card, library)
+    return _Scored(day, value, by_hand, because, segment, stage, outcome, card, library)
 
 
 def _no_number(
@@ -163,12 +177,18 @@ def _evaluate_between(
         accounts="between_accounts",
         assignments="between_assignments",
     )
-    rows = connection.execute("SELECT account_id, value FROM evaluated_scores").fetchall()
-    values = {world: value for world, value in rows if value is not None}
-    # A world in between without a number (a required metric was missing) changes nothing by itself.
-    profile = values.get("profile", then.value)
+    rows = connection.execute(
+        "SELECT account_id, any_value(value), sum(contribution) FROM evaluated_scores "
+        "JOIN (SELECT account_id, contribution FROM evaluated_contributions) USING (account_id) "
+        "GROUP BY account_id"
+    ).fetchall()
+    values = {world: value for world, value, _ in rows if value is not None}
+    # A world in between without a number (a required metric was missing) changes nothing by itself;
+    # but behaviour is counted from the contributions of the last one, whether it has one or not.
+    profile = values.get("profile", then.computed)
     scorecard = values.get("scorecard", profile)
-    return {"profile": profile, "scorecard": scorecard, "missing": values.get("missing", scorecard)}
+    (missing,) = (total for world, _, total in rows if world == "missing")
+    return {"profile": profile, "scorecard": scorecard, "missing": missing}
 
 
 def _make_worlds(
@@ -215,7 +235,7 @@ def _behaviour(
     rows = connection.execute(
         "WITH world AS (SELECT * FROM evaluated_contributions WHERE account_id = 'missing'), "
         "today AS (SELECT * FROM scores.contributions "
-        "WHERE account_id = ? AND score = ? AND as_of = ?) "
+        "WHERE account_id = ? AND score = ? AND as_of = ? AND kind <> 'override') "
         "SELECT coalesce(t.kind, w.kind), coalesce(t.metric, w.metric), "
         "coalesce(t.reason, w.reason), w.value, t.value, "
         "coalesce(t.contribution, 0) - coalesce(w.contribution, 0) AS moved "
@@ -252,6 +272,12 @@ def _profile_change(then: _Scored, now: _Scored) -> str:
         ", ".join(part for part in (s.segment, s.stage, s.outcome) if part) for s in (then, now)
     )
     return f"{before} -> {after}" if before != after else "the same profile"
+
+
+def _override_change(then: _Scored, now: _Scored) -> str:
+    if now.because is None:
+        return "none" if then.because is None else "no longer set by hand"
+    return now.because
 
 
 def _card_change(old: NamedScorecard, new: NamedScorecard) -> str:

@@ -15,7 +15,7 @@ from scoring.reasons import label_of, unit_of
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one component, or one cap, adds to a score.
+    """What one component, one cap, or a person who set the score adds to it.
 
     `points` are 0 to 100 on the component's curve; ``contribution = effective_weight * points``,
     rounded so that all contributions of a score sum exactly to it.
@@ -213,7 +213,7 @@ def _contributions(
     rows = connection.execute(
         "SELECT kind, metric, pillar, value, state, reason, weight, effective_weight, points, "
         "contribution FROM scores.contributions WHERE as_of = ? AND account_id = ? AND score = ? "
-        "ORDER BY kind = 'cap', contribution DESC, position",
+        "ORDER BY kind = 'override', kind = 'cap', contribution DESC, position",
         [day, account_id, score],
     ).fetchall()
     return tuple(_contribution(library, *row) for row in rows)

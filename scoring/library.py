@@ -1,8 +1,8 @@
-"""The library of a company: the shipped metrics, scorecards and profiles, and its own over them.
+"""The library of a company: the shipped metrics, scorecards, playbooks and profiles, and its own.
 
-A company's metric replaces the shipped one of the same name, its scorecard the shipped one of the
-same file name, its `profiles.yaml` and `watermelons.yaml` the shipped ones. Everything is checked
-as a whole, and every mistake is listed at once.
+A company's metric replaces the shipped one of the same name, its scorecard or playbook the shipped
+one of the same file name, its `profiles.yaml` and `watermelons.yaml` the shipped ones. Everything
+is checked as a whole, and every mistake is listed at once.
 """
 
 import hashlib
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from contracts.company import Company
-from contracts.documents import Document, read_document, validate
+from contracts.documents import Document, Model, read_document, validate
 from contracts.errors import ConfigurationError, Problem
 from contracts.tables import ACCOUNTS
 from scoring.config.metrics import COMPARISONS, Metric, kind_of
+from scoring.config.playbooks import Playbook
 from scoring.config.profiles import HardSignal, Profiles
 from scoring.config.scorecards import Cap, Scorecard
 from scoring.expressions import (
@@ -33,6 +34,7 @@ from scoring.expressions import (
 from scoring.library_checks import HEAVIEST_COMPONENT as HEAVIEST_COMPONENT
 from scoring.library_checks import MOST_COMPONENTS as MOST_COMPONENTS
 from scoring.library_checks import Documents, mistakes, warnings
+from scoring.playbook_checks import playbook_mistakes, without_idle
 
 SHIPPED = Path(__file__).parent / "library"
 
@@ -68,13 +70,17 @@ class NamedScorecard:
 
 @dataclass(frozen=True)
 class Library:
-    """Everything that decides a score, besides the data."""
+    """Everything that decides a score, besides the data, and what is done about it.
+
+    Playbooks are no part of `document` and `fingerprint`: they change no score.
+    """
 
     metrics: Mapping[str, Metric]
     scorecards: tuple[NamedScorecard, ...]
     profiles: Profiles
     hard_signals: tuple[HardSignal, ...]
     use_metric: str | None
+    playbooks: Mapping[str, Playbook] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
     @cached_property
@@ -154,7 +160,7 @@ class Library:
 
     @cached_property
     def document(self) -> str:
-        """The whole library as JSON: stored beside the scores that it made."""
+        """All that decides a score, as JSON: stored beside the scores that it made."""
         return json.dumps(
             {
                 "metrics": {
@@ -176,7 +182,7 @@ class Library:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the whole library."""
+        """A hash of all that decides a score."""
         return hashlib.sha256(self.document.encode()).hexdigest()[:16]
 
 
@@ -224,7 +230,12 @@ def check_library(company: Company) -> tuple[Library | None, list[Problem]]:
     if library is None:
         return None, reader.problems
     documents = reader.documents()
-    problems = [*reader.problems, *mistakes(library, documents)]
+    library = without_idle(library, documents)
+    problems = [
+        *reader.problems,
+        *mistakes(library, documents),
+        *playbook_mistakes(library, documents),
+    ]
     if problems:
         return None, problems
     return replace(library, warnings=tuple(sorted(warnings(library, documents)))), []
@@ -238,13 +249,21 @@ class _Reader:
         self.problems: list[Problem] = []
         self.metric_documents: dict[str, Document] = {}
         self.card_documents: dict[str, Document] = {}
+        self.playbook_documents: dict[str, Document] = {}
         self.profiles_document: Document | None = None
         self.signals_document: Document | None = None
 
     def read(self) -> Library | None:
         """The library as far as it can be read; None without profiles."""
         metrics = self._metrics()
-        cards = self._scorecards()
+        cards = self._by_file(
+            "scorecards", Scorecard, self.card_documents,
+            shipped=self.company.settings.library_scorecards,
+        )  # fmt: skip
+        playbooks = self._by_file(
+            "playbooks", Playbook, self.playbook_documents,
+            shipped=self.company.settings.library_playbooks,
+        )  # fmt: skip
         profiles = self._profiles()
         signals = self._hard_signals()
         if profiles is None:
@@ -255,6 +274,7 @@ class _Reader:
             profiles=profiles,
             hard_signals=tuple(signals),
             use_metric=self.company.settings.use_metric,
+            playbooks=dict(sorted(playbooks.items())),
         )
 
     def documents(self) -> Documents:
@@ -265,6 +285,7 @@ class _Reader:
             shipped=SHIPPED,
             metrics=self.metric_documents,
             cards=self.card_documents,
+            playbooks=self.playbook_documents,
             profiles=self.profiles_document,
             signals=self.signals_document,
         )
@@ -315,25 +336,28 @@ class _Reader:
         self.metric_documents[name] = document
         return metric
 
-    def _scorecards(self) -> dict[str, Scorecard]:
-        cards: dict[str, Scorecard] = {}
-        shipped = self.company.settings.library_scorecards
-        for document in self._documents("scorecards", shipped=shipped):
+    def _by_file(
+        self, folder: str, model: type[Model], documents: dict[str, Document], *, shipped: bool
+    ) -> dict[str, Model]:
+        """What stands one to a file; a company's own file replaces the shipped one of its name."""
+        found: dict[str, Model] = {}
+        for document in self._documents(folder, shipped=shipped):
             name = document.file.stem
-            earlier = self.card_documents.get(name)
+            earlier = documents.get(name)
             if earlier and earlier.file.parent == document.file.parent:
+                what = folder.removesuffix("s")
                 self.problems.append(
                     document.problem(
-                        (), f"scorecard '{name}' stands already at {earlier.file}:1", "rename one"
+                        (), f"{what} '{name}' stands already at {earlier.file}:1", "rename one"
                     )
                 )
-            cards.pop(name, None)
-            card, problems = validate(document, Scorecard, data=document.data or {})
+            found.pop(name, None)
+            read, problems = validate(document, model, data=document.data or {})
             self.problems += problems
-            self.card_documents[name] = document
-            if card:
-                cards[name] = card
-        return cards
+            documents[name] = document
+            if read:
+                found[name] = read
+        return found
 
     def _own_or_shipped(self, file: str) -> Document | None:
         own = self.company.home / file

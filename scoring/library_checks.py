@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.documents import Document, nearest, read_document
 from contracts.errors import Problem
 from scoring.config.metrics import COMPARISONS, Metric
-from scoring.config.scorecards import BANDS, Scorecard
+from scoring.config.scorecards import BANDS, AppliesTo, Scorecard
 from scoring.expressions import Condition, can_hold, parse_condition
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ MOST_OUTCOMES = 4
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the parts of a library stand: the document of each metric and scorecard by name."""
+    """Where the parts of a library stand: the document of each metric, scorecard and playbook."""
 
     home: Path
     shipped: Path
     metrics: Mapping[str, Document]
     cards: Mapping[str, Document]
+    playbooks: Mapping[str, Document]
     profiles: Document
     signals: Document | None
 
@@ -60,7 +61,7 @@ def mistakes(library: Library, documents: Documents) -> Iterator[Problem]:
     yield from _defaults(library, documents)
     for index, signal in enumerate(library.hard_signals):
         if documents.signals:
-            _, problems = _condition(
+            _, problems = parsed(
                 library, documents, signal.when, documents.signals, (index, "when")
             )
             yield from problems
@@ -72,7 +73,7 @@ def warnings(library: Library, documents: Documents) -> Iterator[Problem]:
         document = documents.cards[named.name]
         yield from _unwise(named, document)
         if documents.is_shipped(document):
-            yield from _unknown_profiles(library, document, named.card)
+            yield from unknown_profiles(library, document, named.card.applies_to)
     outcomes = [score for score in library.scores if score.startswith("health:")]
     if len(outcomes) > MOST_OUTCOMES:
         yield Problem(
@@ -83,13 +84,14 @@ def warnings(library: Library, documents: Documents) -> Iterator[Problem]:
         )
 
 
-def _condition(
+def parsed(
     library: Library,
     documents: Documents,
     text: str,
     document: Document,
     location: tuple[Any, ...],
 ) -> tuple[Condition | None, list[Problem]]:
+    """A condition, or the problem that it is none."""
     from scoring.library import FACT_KINDS
 
     try:
@@ -161,7 +163,7 @@ def _profiles(library: Library, documents: Documents) -> Iterator[Problem]:
             if rule.when is None:
                 continue
             location = (part, index, "when")
-            condition, problems = _condition(library, documents, rule.when, document, location)
+            condition, problems = parsed(library, documents, rule.when, document, location)
             yield from problems
             for name in sorted(condition.names if condition else ()):
                 if name in PROFILE:
@@ -192,7 +194,7 @@ def _card(
             )
     for index, cap in enumerate(card.caps):
         location = ("caps", index, "when")
-        condition, problems = _condition(library, documents, cap.when, document, location)
+        condition, problems = parsed(library, documents, cap.when, document, location)
         yield from problems
         if condition and not can_hold(condition, library.ranges):
             yield document.problem(
@@ -201,7 +203,7 @@ def _card(
                 "correct the condition or remove the cap",
             )
     if not documents.is_shipped(document):
-        yield from _unknown_profiles(library, document, card)
+        yield from unknown_profiles(library, document, card.applies_to)
 
 
 def _weights(card: Scorecard, document: Document) -> Iterator[Problem]:
@@ -244,15 +246,16 @@ def _bands(card: Scorecard, document: Document) -> Iterator[Problem]:
         )
 
 
-def _unknown_profiles(library: Library, document: Document, card: Scorecard) -> Iterator[Problem]:
+def unknown_profiles(
+    library: Library, document: Document, meant: AppliesTo, at: str = "applies_to"
+) -> Iterator[Problem]:
+    """Segments and stages that stand at `at` and that no rule makes."""
     profiles = library.profiles
     for what, rules in (("segment", profiles.segments), ("stage", profiles.stages)):
         known = [rule.name for rule in rules]
-        for name in getattr(card.applies_to, what):
+        for name in getattr(meant, what):
             if name not in known:
-                yield document.problem(
-                    ("applies_to", what), f"unknown {what} '{name}'", nearest(name, known)
-                )
+                yield document.problem((at, what), f"unknown {what} '{name}'", nearest(name, known))
 
 
 def _overlaps(library: Library, documents: Documents) -> Iterator[Problem]:
@@ -280,7 +283,8 @@ def _defaults(library: Library, documents: Documents) -> Iterator[Problem]:
         )
     for score in library.scores:
         cards = [named for named in library.scorecards if named.card.score == score]
-        if score.startswith("health:"):
+        # These are for some accounts only: those that want the outcome, those that are new.
+        if score.startswith("health:") or score == "handoff":
             continue
         if all(named.card.applies_to.specificity for named in cards):
             yield documents.cards[cards[0].name].problem(

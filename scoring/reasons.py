@@ -13,8 +13,19 @@ from scoring.sql import render
 MOST_REASONS = 3
 
 
-def compute(connection: duckdb.DuckDBPyConnection, library: Library, day: dt.date) -> None:
-    """Fill the temporary table `reasons`: account_id, score, rank (1 is strongest), sentence."""
+def compute(
+    connection: duckdb.DuckDBPyConnection,
+    library: Library,
+    day: dt.date,
+    *,
+    scores: str = "scores.scores",
+    contributions: str = "scores.contributions",
+) -> None:
+    """Make the temporary relation `reasons`: account_id, score, rank (1 is strongest), sentence.
+
+    It holds the `MOST_REASONS` strongest of each score; the table `reason_lists` (account_id,
+    score, sentences) has the same in a row each. Other relations with the same columns may be named, such as those of a few accounts.
+    """
     rows = [
         (
             named.name,
@@ -31,7 +42,12 @@ def compute(connection: duckdb.DuckDBPyConnection, library: Library, day: dt.dat
         "scorecard VARCHAR, position INTEGER, because VARCHAR, unit VARCHAR",
         rows,
     )
-    connection.execute(render("reasons.sql", day=literal(day)))
+    connection.execute(
+        render(
+            "reasons.sql", day=literal(day), most=MOST_REASONS, scores=scores,
+            contributions=contributions,
+        )  # fmt: skip
+    )
 
 
 def sentence_of(library: Library, component: Component) -> str:

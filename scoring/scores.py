@@ -18,9 +18,11 @@ from scoring.config.scorecards import BANDS, CLAIM, WORST_POINTS, Cap
 from scoring.expressions import Condition, identifier, literal
 from scoring.library import ACCOUNT_FACTS, Library, NamedScorecard
 from scoring.metrics import AsOf, create_schema
+from scoring.overrides import load_overrides
 from scoring.sql import render
 
 FIRST_CAP_POSITION = 1000
+OVERRIDE_POSITION = 2000
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def compute(
     try:
         _inputs_of_day(connection, as_of.day)
         resolved = _assign(connection, library)
-        evaluate(connection, [(named, library) for named in resolved])
+        overrides = load_overrides(connection, as_of.day, as_of.instant)
+        evaluate(connection, [(named, library) for named in resolved], overrides=overrides)
         revision, changed = _store(
             connection, library, day, family_rollup=family_rollup, run_id=run_id,
             scored_at=scored_at,
@@ -133,6 +136,7 @@ def evaluate(
     inputs: str = "score_inputs",
     accounts: str = "score_accounts",
     assignments: str = "assignments",
+    overrides: str | None = None,
 ) -> None:
     """Evaluate scorecards over relations; the result is in two temporary tables.
 
@@ -141,6 +145,8 @@ def evaluate(
         inputs: relation (account_id, metric, value, state, reason).
         accounts: relation of account facts, with the columns that caps read.
         assignments: relation (account_id, score, scorecard), scorecard being a `card_key`.
+        overrides: relation (account_id, score, value, because) of scores that people set. None: no
+            score is set by hand.
 
     The result is `evaluated_scores` (account_id, score, scorecard, value, band, low, high,
     coverage, ...) and `evaluated_contributions`, which sum exactly to the value of each score.
@@ -155,6 +161,8 @@ def evaluate(
             inputs=inputs,
             assignments=assignments,
             capped=capped,
+            overrides=overrides,
+            override_position=OVERRIDE_POSITION,
             use_metric=literal(next(iter(use_metrics)) if len(use_metrics) == 1 else None),
         )
     )

@@ -55,6 +55,7 @@ def write_company_of_files(home: Path, *, accounts: int) -> WorldTruth | None:
     truth = write_demo_company(home, accounts=accounts)
     shutil.rmtree(home / "sources")
     shutil.copytree(Path(__file__).parent / "company_of_files" / "sources", home / "sources")
+    (home / "crm.yaml").unlink()  # its CRM is served by the sandbox alone
     (home / MARKER).unlink()  # a demo's commands would start its sandbox
     return truth
 

@@ -199,7 +199,7 @@ def test_names_that_do_not_exist_are_refused_in_one_line_that_names_what_does(as
     )
     refused(
         ask("scores", "--score", "nps"),
-        f"there is no score 'nps' on {day}; choose one of: risk, upsell",
+        f"there is no score 'nps' on {day}; choose one of: handoff, risk, upsell",
     )
     refused(
         ask("scores", "--band", "purple"),

@@ -172,7 +172,6 @@ def test_reasons_are_sentences_in_order_of_weight_and_caps_that_moved_come_first
             "Tickets pile up: {value}, it's true",
             "Active days: 19 days",
             "Tickets: 2  {braces} 100 %",
-            "idle cap",
         ],
         "b": [],
     }

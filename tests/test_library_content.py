@@ -590,5 +590,5 @@ def test_the_missing_policies_give_what_the_documentation_says(
 
 def test_the_documentation_lists_every_shipped_scorecard() -> None:
     text = DOCUMENTATION.read_text("utf-8")
-    for name in cards_of("risk") + cards_of("upsell"):
+    for name in cards_of("risk") + cards_of("upsell") + cards_of("handoff"):
         assert re.search(rf"\b{name}\b", text), name

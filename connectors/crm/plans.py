@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from connectors.crm.writing import CrmName, NewTask, TaskChange
 from contracts.actions import Episode, TaskLeft, TaskState
@@ -21,7 +21,7 @@ IntentState = Literal["planned", "sent", "written", "rejected", "deferred", "ski
 END_STATES: tuple[IntentState, ...] = ("written", "rejected", "deferred", "skipped")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FieldChange:
     """One field of one record: what the CRM acknowledged last, what it should show, and why."""
 
@@ -42,7 +42,7 @@ class RecordChange:
     changes: tuple[FieldChange, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Intent:
     """One write that is planned: a record's fields, a task to open, or a task to close.
 
@@ -88,3 +88,54 @@ class Plan:
     left: tuple[TaskLeft, ...] = ()
     decided_by: str | None = None
     decided_at: dt.datetime | None = None
+
+
+class Ended(NamedTuple):
+    """What became of an intent of a batch.
+
+    `planned` says that it is to be sent again. `gone` says that the record (of a closing: the task)
+    is deleted, `successor` under which id a merged record lives on.
+    """
+
+    number: int
+    state: IntentState
+    reason: str = ""
+    crm_id: str | None = None
+    gone: bool = False
+    successor: str | None = None
+
+
+Method = Literal["collections", "bulk"]
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that was begun, and of which nobody knows how it ended.
+
+    `job_id` is that of its bulk job, where the CRM had told it.
+    """
+
+    batch_id: str
+    plan_id: str
+    method: Method
+    job_id: str | None
+    begun_at: dt.datetime
+    intents: tuple[Intent, ...]
+
+    @property
+    def crm(self) -> CrmName:
+        """The CRM that it was sent to."""
+        return self.intents[0].crm
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A field of ours that shows another value than the CRM acknowledged: somebody edited it."""
+
+    crm: CrmName
+    object: CrmObject
+    record_id: str
+    field: str
+    ours: str | None
+    theirs: str | None
+    seen_at: dt.datetime

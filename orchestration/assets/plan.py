@@ -4,7 +4,7 @@ import datetime as dt
 
 import dagster as dg
 
-from connectors.plan import STATES, make_plan
+from connectors.crm.changes import STATES, make_changes
 from contracts.company import Company
 from orchestration.assets import scores
 from orchestration.failures import told_to_dagster
@@ -47,11 +47,12 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
             library = read_library(company)
             with warehouse.get_connection() as connection:
                 for day in days:
-                    desired.compute(connection, library, day)
-                    plan = make_plan(connection, day)
+                    over = company.end_of(day).replace(tzinfo=None)
+                    desired.compute(connection, library, day, instant=over)
+                    plan = make_changes(connection, day, in_use=None, refresh_days=7)
                 sample = connection.execute(
                     "SELECT account_id, field, old, new, why FROM plan.field_changes "
-                    "WHERE as_of = ? AND state = 'write' ORDER BY account_id, field LIMIT 10",
+                    "WHERE as_of = ? ORDER BY account_id, field LIMIT 10",
                     [plan.day],
                 ).fetchall()
         record_earlier_days(context, KEY, days)
@@ -62,8 +63,8 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": plan.desired,
-                "accounts_written": plan.accounts_written,
-                **{f"values_{state}": plan.by_state[state] for state in STATES},
+                "accounts_written": plan.accounts["write"],
+                **{f"values_{state}": plan.fields[state] for state in STATES},
                 "first_changes": dg.MetadataValue.md(
                     f"| account | field | old | new | why |\n|---|---|---|---|---|\n{lines}"
                 ),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from orchestration.cli import alerting, asking, checking, running, serving, sourcing
+from orchestration.cli import alerting, asking, checking, running, serving, sourcing, writing
 
 app = typer.Typer(
     help="Explained risk and upsell scores for SaaS customers, computed in Dagster.",
@@ -21,6 +21,10 @@ COMMANDS: dict[Callable[..., None], str] = {
     asking.scores: "healthloop scores --score risk --band red --format csv > red.csv",
     asking.explain: "healthloop explain ACC-00042 --since 2026-06-01",
     checking.catalogue: "healthloop catalogue > catalogue.md",
+    writing.apply: "healthloop apply",
+    writing.queue: 'healthloop queue --owner "Mia Ferrari"',
+    writing.playbooks: "healthloop playbooks champion-left",
+    writing.provision: "healthloop provision salesforce",
     asking.gaps: "healthloop gaps --format csv > gaps.csv",
     checking.doctor: "healthloop doctor",
     alerting.alerts: "healthloop alerts --test",
@@ -32,4 +36,5 @@ COMMANDS: dict[Callable[..., None], str] = {
 for command, example in COMMANDS.items():
     app.command(epilog=f"Example:  {example}")(command)
 
+app.add_typer(writing.plans, name="plan", epilog="Example:  healthloop plan --all")
 app.add_typer(sourcing.app, name="sources", epilog="Example:  healthloop sources --format csv")

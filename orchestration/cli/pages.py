@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from connectors.plan import Plan
+from connectors.crm.changes import Changes
 from contracts.company import Company
 from orchestration.cli.console import escape, number, table_of
 from scoring.explain import Contribution, Explanation
@@ -26,7 +26,7 @@ MOST_WATERMELONS = 5
 ALL_BUT_NOTHING = 0.9999
 
 
-def portfolio_page(company: Company, glance: Portfolio, plan: Plan | None) -> RenderableType:
+def portfolio_page(company: Company, glance: Portfolio, plan: Changes | None) -> RenderableType:
     """The state of the customers on a day, as somebody new to it would want to read it."""
     currency = company.settings.currency
     red = sum(c.arr for c in glance.risk if c.segment == "all" and c.band == "red")
@@ -109,10 +109,10 @@ def _watermelons(glance: Portfolio, currency: str) -> RenderableType:
     return table_of(title, ("account", "id", "score", f"ARR {currency}", "but"), rows)
 
 
-def _plan(plan: Plan) -> Text:
-    states = plan.by_state
+def _plan(plan: Changes) -> Text:
+    states = plan.fields
     return Text(
-        f"\nWhat would be written: {states['write']:,} field values on {plan.accounts_written:,} "
+        f"\nWhat would be written: {states['write']:,} field values on {plan.accounts['write']:,} "
         f"accounts ({states['unchanged']:,} unchanged, {states['held']:,} held because a source is "
         f"not delivering, {states['unlinked']:,} without a CRM record). Nothing was sent.\n"
     )

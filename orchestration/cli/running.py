@@ -11,7 +11,7 @@ from typing import Annotated
 import duckdb
 import typer
 
-from connectors.plan import Plan, read_plan
+from connectors.crm.changes import Changes, read_totals
 from connectors.sandbox.demo import PORT, write_demo_company
 from contracts.company import Company, read_company
 from contracts.errors import InputError
@@ -187,9 +187,9 @@ def _scored_days(company: Company) -> set[dt.date]:
 def _show_portfolio(company: Company, day: dt.date) -> None:
     with scored_warehouse(company) as connection:
         glance = portfolio(connection, library_of(connection, day), day)
-        plan: Plan | None
+        plan: Changes | None
         try:
-            plan = read_plan(connection, day)
+            plan = read_totals(connection, day)
         except duckdb.CatalogException:
             plan = None
     console.print(portfolio_page(company, glance, plan))

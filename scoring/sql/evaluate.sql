@@ -164,6 +164,20 @@ limited AS (
     JOIN raw AS r USING (case_id)
     LEFT JOIN limits AS l USING (account_id, score)
 ),
+-- A score that a person set is what it is: no cap, no gap and no broken pipe moves it.
+settled AS (
+{% if overrides %}
+    SELECT
+        l.* REPLACE (
+            coalesce(o.value, l.value) AS value, coalesce(o.value, l.low) AS low,
+            coalesce(o.value, l.high) AS high
+        ),
+        o.value IS NOT NULL AS by_hand
+    FROM limited AS l LEFT JOIN {{ overrides }} AS o USING (account_id, score)
+{% else %}
+    SELECT *, false AS by_hand FROM limited
+{% endif %}
+),
 banded AS (
     SELECT
         l.*, c.* EXCLUDE (scorecard), u.state AS use_state, u.reason AS use_reason,
@@ -174,7 +188,7 @@ banded AS (
             WHEN {{ number }} IS NOT NULL THEN c.lower_band
         END AS {{ band }}{{ "," if not loop.last }}
 {% endfor %}
-    FROM limited AS l
+    FROM settled AS l
     JOIN cards AS c USING (scorecard)
     LEFT JOIN {{ inputs }} AS u ON u.account_id = l.account_id AND u.metric = {{ use_metric }}
 ),
@@ -182,6 +196,7 @@ judged AS (
     SELECT
         *,
         CASE
+            WHEN by_hand THEN NULL
             WHEN required_missing THEN 'a required metric is missing'
             WHEN value IS NULL THEN 'nothing is known'
             WHEN coverage < minimum_coverage - 1e-9
@@ -206,7 +221,8 @@ SELECT
 FROM judged;
 
 -- 6. One list of contributions: components, then the caps that hold. Of several caps the strictest
---    one moves the score, and a ceiling has the last word.
+--    one moves the score, and a ceiling has the last word; but for a person who set the score, whose
+--    contribution is what is left.
 CREATE OR REPLACE TEMP TABLE evaluated_contributions AS
 SELECT
     a.account_id, a.score, c.position, 'component' AS kind, c.metric, c.pillar, e.value, e.state,
@@ -228,4 +244,12 @@ SELECT
         ELSE least(greatest(s.raw, s.floor), s.ceiling) - coalesce(greatest(s.raw, s.floor), s.raw)
     END::DECIMAL(6, 2)
 FROM fired AS f JOIN evaluated_scores AS s USING (account_id, score)
-WHERE f.holds;
+WHERE f.holds
+{% if overrides %}
+UNION ALL
+SELECT
+    o.account_id, o.score, {{ override_position }}, 'override', NULL, NULL, o.value, NULL,
+    o.because, NULL, NULL, NULL,
+    (o.value - least(greatest(s.raw, s.floor), s.ceiling)::DECIMAL(6, 2))::DECIMAL(6, 2)
+FROM {{ overrides }} AS o JOIN evaluated_scores AS s USING (account_id, score)
+{% endif %};

@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS scores.all_scores (
     arr DOUBLE
 );
 
--- kind: component | cap. The contributions of a score sum exactly to its value.
+-- kind: component | cap | override. The contributions of a score sum exactly to its value.
 CREATE TABLE IF NOT EXISTS scores.all_contributions (
     as_of DATE NOT NULL,
     revision INTEGER NOT NULL,

@@ -1,0 +1,97 @@
+"""Plans in the ledger: stored, judged, begun and ended."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from connectors.crm.ledger_rows import dumps, episode_row, intent_row, plan_row, task_row
+from connectors.crm.ledger_tables import approvals, episodes, intents, plans, tasks, upsert
+from connectors.crm.plans import Intent, IntentKind, IntentState, Plan, PlanStatus
+from contracts.errors import LedgerError
+
+WAITING: tuple[PlanStatus, ...] = ("open", "held", "approved")
+"""Plans that are not over: a newer one takes their place."""
+
+
+def store(connection: sa.Connection, plan: Plan, its_intents: Sequence[Intent]) -> None:
+    """Keep a plan with its intents; what older plans of its lane did not send is skipped."""
+    older = (
+        (plans.c.lane == plan.lane)
+        & (plans.c.made_at <= plan.made_at)
+        & plans.c.status.in_(WAITING)
+    )
+    connection.execute(
+        sa.update(intents)
+        .where(
+            intents.c.plan_id.in_(sa.select(plans.c.plan_id).where(older)),
+            intents.c.state == "planned",
+        )
+        .values(state="skipped", reason=f"superseded by plan {plan.plan_id}")
+    )
+    connection.execute(sa.update(plans).where(older).values(status="superseded"))
+    connection.execute(sa.insert(plans).values(plan_row(plan, its_intents)))
+    if its_intents:
+        rows = [intent_row(plan.plan_id, intent) for intent in its_intents]
+        connection.execute(sa.insert(intents), rows)
+
+
+def judge(
+    connection: sa.Connection,
+    plan_id: str,
+    status: PlanStatus,
+    by: str,
+    at: dt.datetime,
+    reasons: Sequence[str],
+) -> bool:
+    """Set the status of a plan that waits, and keep who did it; False where it waits no more."""
+    values: dict[str, Any] = {"status": status, "decided_by": by, "decided_at": at}
+    if reasons:
+        values["reasons"] = dumps(list(reasons))
+    waits = (plans.c.plan_id == plan_id) & plans.c.status.in_(WAITING)
+    if not connection.execute(sa.update(plans).where(waits).values(values)).rowcount:
+        return False
+    row = {"plan_id": plan_id, "verdict": status, "by": by, "at": at}
+    connection.execute(sa.insert(approvals).values(reasons=dumps(list(reasons)), **row))
+    return True
+
+
+def begin(connection: sa.Connection, plan: Plan, at: dt.datetime) -> None:
+    """Keep what a plan decided, once: episodes that are not closed, tasks that no CRM has."""
+    fresh = (plans.c.plan_id == plan.plan_id) & plans.c.begun_at.is_(None)
+    if not connection.execute(sa.update(plans).where(fresh).values(begun_at=at)).rowcount:
+        return
+    of_plan = sa.select(intents.c.key, intents.c.crm, intents.c.record_id).where(
+        intents.c.plan_id == plan.plan_id, intents.c.key.is_not(None)
+    )
+    links = {key: (crm, record) for key, crm, record in connection.execute(of_plan)}
+    decided = [task_row(task, *links.get(task.key, (None, None))) for task in plan.tasks]
+    upsert(connection, tasks, decided, where=lambda new: tasks.c.status == "planned")
+    opened = [episode_row(episode) for episode in plan.episodes]
+    upsert(connection, episodes, opened, where=lambda new: episodes.c.state != "closed")
+
+
+def end(
+    connection: sa.Connection,
+    plan_id: str,
+    counts: Mapping[tuple[IntentKind, IntentState], int],
+    at: dt.datetime,
+) -> None:
+    """Set a plan to applied, if planned is written + rejected + deferred + skipped of each kind.
+
+    Raises:
+        LedgerError: it is not.
+    """
+    of_plan = plans.c.plan_id == plan_id
+    planned = connection.execute(sa.select(plans.c.planned).where(of_plan)).scalar_one()
+    ended: dict[str, int] = {}
+    for (kind, state), count in counts.items():
+        if state not in ("planned", "sent"):
+            ended[kind] = ended.get(kind, 0) + count
+    if ended != orjson.loads(planned):
+        raise LedgerError(
+            f"plan {plan_id} does not add up: planned {planned}, ended {dumps(ended)}", "report it"
+        )
+    connection.execute(sa.update(plans).where(of_plan).values(status="applied", ended_at=at))

@@ -1,0 +1,123 @@
+"""What people did in the CRM since we last looked: tasks done, moved or deleted, fields edited.
+
+Only what changed is asked for. Where the ledger knows nothing (it is new, or it was lost), all our
+tasks and all records that show our fields are read once: the CRM's own keys tell what was done.
+"""
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from connectors.crm.ledger import Drift, Ledger
+from connectors.crm.settings import CrmSettings, Target, names_of
+from connectors.crm.writing import CrmName, CrmWriter, SeenRecord
+from contracts.crm_fields import CrmObject, written_on
+
+T = TypeVar("T")
+
+OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
+AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class Observed:
+    """How many tasks and records had changed, and which of our fields a human edited."""
+
+    tasks: int
+    records: int
+    drift: tuple[Drift, ...]
+    rebuilt: bool
+
+
+def observe(
+    ledger: Ledger,
+    writers: Mapping[CrmName, CrmWriter],
+    settings: CrmSettings,
+    *,
+    now: dt.datetime,
+) -> Observed:
+    """Read what changed in every CRM into the ledger.
+
+    Raises:
+        SourceError: a CRM cannot be read; what was read before it is kept.
+    """
+    rebuilt = ledger.is_empty()
+    tasks = records = 0
+    drift: list[Drift] = []
+    for crm, writer in writers.items():
+        target = settings.targets[crm]
+        if target.tasks:
+            tasks += _tasks(ledger, crm, writer, now)
+        for object in OBJECTS:
+            count, found = _records(ledger, crm, writer, target, object, now, rebuilt=rebuilt)
+            records += count
+            drift += found
+    return Observed(tasks, records, tuple(drift), rebuilt)
+
+
+def look_later(ledger: Ledger, crms: Sequence[CrmName], *, now: dt.datetime) -> None:
+    """After an apply: do not read back as news what we wrote ourselves.
+
+    What a human edits in one of our fields during the apply is not reported then. It is not lost
+    either: a field is written only when our own value changes.
+    """
+    for crm in crms:
+        for object in OBJECTS:
+            ledger.set_watermark(crm, object, now)
+
+
+def _tasks(ledger: Ledger, crm: CrmName, writer: CrmWriter, now: dt.datetime) -> int:
+    seen = list(writer.tasks_changed(ledger.watermark(crm, "task")))
+    told = {task.key for task in seen}
+    # A deletion is not told by every CRM: an open task that is not heard of is asked for by key.
+    open_ones = [
+        task.key
+        for task in ledger.tasks_of(crm)
+        if task.status in ("planned", "open") and task.key not in told
+    ]
+    missing: list[str] = []
+    for keys in _chunks(open_ones, AT_ONCE):
+        found = writer.tasks_by_key(keys)
+        seen += found.values()
+        missing += [key for key in keys if key not in found]
+    ledger.saw_tasks(crm, seen, now, missing=missing)
+    ledger.set_watermark(crm, "task", now)
+    return len(seen)
+
+
+def _records(
+    ledger: Ledger,
+    crm: CrmName,
+    writer: CrmWriter,
+    target: Target,
+    object: CrmObject,
+    now: dt.datetime,
+    *,
+    rebuilt: bool,
+) -> tuple[int, list[Drift]]:
+    ours = {field.name for field in written_on(object)}
+    fields = [name for name in names_of(crm, target, object) if name in ours]
+    if not fields:
+        return 0, []
+    count, drift = 0, []
+    changed = iter(writer.records_changed(object, ledger.watermark(crm, object), fields))
+    while seen := list(islice(changed, AT_ONCE)):
+        count += len(seen)
+        if rebuilt:
+            ledger.set_confirmed((r for r in seen if _shows_us(r)), crm, now)
+        drift += ledger.saw_records(crm, seen, now)
+    ledger.set_watermark(crm, object, now)
+    return count, drift
+
+
+def _shows_us(record: SeenRecord) -> bool:
+    """Whether a record has any of our values: then we wrote it once."""
+    return any(value is not None for value in record.values.values())
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,165 @@
+"""crm: the plan of a day, the gate that judges it, and what was written."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from contracts.company import Company
+from orchestration.assets import actions, plan
+from orchestration.crm import Planned, apply, draining, plan_day, settings_of
+from orchestration.failures import told_to_dagster
+from orchestration.partitions import daily_partitions
+from orchestration.resources import CompanyFolder, Warehouse, clock
+from scoring.library import read_library
+
+PLAN = dg.AssetKey(["crm", "plan"])
+WRITES = dg.AssetKey(["crm", "writes"])
+GATE = "gate"
+OWNERS = ["team:revenue-operations"]
+MOST_CHANGES = 10
+
+
+def crm_assets(company: Company) -> list[dg.AssetsDefinition]:
+    """The plan with its gate, and the writes. Only the newest day reaches the CRM."""
+    return [_plan_asset(company), _writes_asset(company)]
+
+
+def _plan_asset(company: Company) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name="crm_plan",
+        specs=[
+            dg.AssetSpec(
+                PLAN,
+                deps=[plan.KEY, actions.KEY],
+                group_name="crm",
+                kinds={"duckdb", "sql"},
+                owners=OWNERS,
+                description="What would be written into the CRM for the newest day: field changes, "
+                "tasks to open and to close. Kept in the ledger; nothing is sent from here.",
+            )
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                GATE,
+                asset=PLAN,
+                blocking=True,
+                description="The plan is nothing unusual: few accounts change band at once, "
+                "sources deliver, only our own fields are written. A plan that is held waits for "
+                "the job approve_plan, or `healthloop plan approve`.",
+            )
+        ],
+        partitions_def=daily_partitions(company),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def crm_plan(
+        context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
+    ) -> Iterator[dg.MaterializeResult]:
+        with told_to_dagster():
+            company = company_folder.read()
+            day = company.last_day(clock())
+            if day.isoformat() not in context.partition_keys:
+                yield _not_the_newest(PLAN)
+                return
+            with warehouse.get_connection() as connection:
+                planned = plan_day(company, read_library(company), connection, day, clock=clock)
+        for note in planned.notes:
+            context.log.warning(note)
+        held = planned.plan.status == "held"
+        says = (
+            f"the plan {planned.plan.plan_id} is held: {'; '.join(planned.plan.reasons)}; approve "
+            f"it with the job approve_plan or `healthloop plan approve {planned.plan.plan_id}`"
+        )
+        yield dg.MaterializeResult(
+            asset_key=PLAN,
+            metadata=_metadata(planned),
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=GATE, passed=not held, description=says if held else None
+                )
+            ],
+        )
+        if held:
+            raise dg.Failure(says, allow_retries=False)
+
+    return crm_plan
+
+
+def _not_the_newest(key: dg.AssetKey) -> dg.MaterializeResult:
+    """A day of the past is never written: the CRM shows the newest one."""
+    checks = [dg.AssetCheckResult(check_name=GATE, passed=True)] if key == PLAN else []
+    return dg.MaterializeResult(
+        asset_key=key, metadata={"result": "a day of the past; nothing to do"}, check_results=checks
+    )
+
+
+def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | str]:
+    """Numbers and the first changes; no names of people and no text of tasks."""
+    changes = [
+        f"| {intent.account_id} | {intent.object} | {change.field} | {change.old or ''} "
+        f"| {change.new or ''} |"
+        for intent in planned.intents
+        for change in intent.changes
+        if change.field.endswith(("_score", "_band"))
+    ][:MOST_CHANGES]
+    head = "| account | object | field | old | new |\n|---|---|---|---|---|\n"
+    observed = planned.observed
+    metadata: dict[str, dg.MetadataValue | int | str] = {
+        "plan": planned.plan.plan_id if planned.stored else "not kept",
+        "status": planned.plan.status,
+        **dict(planned.plan.totals),
+        "first_changes": dg.MetadataValue.md(head + "\n".join(changes)),
+    }
+    if observed is not None:
+        drift = "\n".join(f"| {d.object} | {d.record_id} | {d.field} |" for d in observed.drift)
+        metadata |= {
+            "tasks_changed_by_people": observed.tasks,
+            "fields_edited_by_people": dg.MetadataValue.md(
+                f"| object | record | field |\n|---|---|---|\n{drift}"
+            ),
+        }
+    return metadata
+
+
+def _writes_asset(company: Company) -> dg.AssetsDefinition:
+    kinds = {"salesforce", "hubspot"} & {*settings_of(company).targets}
+
+    @dg.asset(
+        key=WRITES,
+        deps=[PLAN],
+        group_name="crm",
+        kinds=kinds,
+        owners=OWNERS,
+        description="The plan carried out: every planned write is written, rejected, deferred or "
+        "skipped, and the sums are checked. A dry run until crm.yaml says `apply: true`.",
+        partitions_def=daily_partitions(company),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def crm_writes(
+        context: dg.AssetExecutionContext, company_folder: CompanyFolder
+    ) -> dg.MaterializeResult:
+        with told_to_dagster():
+            company = company_folder.read()
+            if company.last_day(clock()).isoformat() not in context.partition_keys:
+                return _not_the_newest(WRITES)
+            if not settings_of(company).apply:
+                return dg.MaterializeResult(
+                    metadata={"result": "a dry run: crm.yaml says apply: false"}
+                )
+            with draining() as stop:
+                done, applied = apply(
+                    company, clock=clock, stop=stop, progress=lambda line: context.log.info(line)
+                )
+        for reason in applied.degraded:
+            context.log.warning(reason)
+        metadata: dict[str, int | float | str] = {
+            "plan": done.plan_id,
+            "requests": applied.calls,
+            "seconds": round(applied.seconds, 2),
+        }
+        for kind, counts in applied.counts.items():
+            metadata |= {f"{kind}_{state}": count for state, count in counts.items()}
+        if applied.failed:
+            raise dg.Failure(applied.failed, metadata=metadata, allow_retries=False)
+        return dg.MaterializeResult(metadata=metadata)
+
+    return crm_writes

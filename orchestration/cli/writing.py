@@ -1,0 +1,193 @@
+"""Commands about the CRM: `provision`, `plan`, `apply`, `queue` and `playbooks`."""
+
+import dataclasses
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from connectors.crm.planning import plan_as_json
+from connectors.crm.targets import open_provisioner
+from contracts.company import read_company
+from contracts.errors import HeldError, InputError
+from orchestration.cli.beside import sandbox_beside
+from orchestration.cli.console import Format, console, errors, print_json, print_rows
+from orchestration.cli.crm_pages import applied_page, plan_page, steps_page
+from orchestration.cli.options import HOME, Form, Home, scored_warehouse
+from orchestration.crm import apply as apply_stored
+from orchestration.crm import draining, judge_plan, ledger_of, plan_day, settings_of
+from orchestration.resources import clock, warehouse_of
+from scoring import actions, playbook_pages
+from scoring.explain import scored_day
+from scoring.library import read_library
+
+plans = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@plans.callback(invoke_without_command=True)
+def plan(
+    context: typer.Context,
+    home: Home = HOME,
+    everything: Annotated[bool, typer.Option("--all", help="Every account and task.")] = False,
+    form: Form = Format.TABLE,
+) -> None:
+    """Show what would be written into the CRM, like a diff; nothing is written.
+
+    It is made anew from the last scored day, and kept for `healthloop apply`.
+    """
+    context.obj = home
+    if context.invoked_subcommand:
+        return
+    company = read_company(home)
+    settings_of(company)
+    with scored_warehouse(company) as connection:
+        day = scored_day(connection, None)
+    with sandbox_beside(company), warehouse_of(company).get_connection() as connection:
+        planned = plan_day(company, read_library(company), connection, day, clock=clock)
+    if form is Format.JSON:
+        print_json(plan_as_json(planned.plan, planned.intents) | {"notes": list(planned.notes)})
+    elif form is Format.CSV:
+        _print_csv(planned.intents)
+    else:
+        console.print(plan_page(planned, everything=everything), soft_wrap=True)
+
+
+def _print_csv(intents: object) -> None:
+    rows = [
+        (i.account_id, i.crm, i.object, i.record_id, c.field, c.old, c.new, c.why)
+        for i in intents  # type: ignore[attr-defined]
+        for c in i.changes
+    ]
+    columns = ("account", "crm", "object", "record", "field", "old", "new", "why")
+    print_rows("", columns, rows, Format.CSV)
+
+
+@plans.command(epilog="Example:  healthloop plan approve 2026-06-30-1f3a9c")
+def approve(
+    context: typer.Context, plan_id: Annotated[str, typer.Argument(help="The held plan.")]
+) -> None:
+    """Let a held plan go: the next `healthloop apply` carries it out."""
+    _judge(context.obj, plan_id, approve=True)
+
+
+@plans.command(epilog="Example:  healthloop plan drop 2026-06-30-1f3a9c")
+def drop(context: typer.Context, plan_id: Annotated[str, typer.Argument(help="The plan.")]) -> None:
+    """Drop a plan: it will never be carried out."""
+    _judge(context.obj, plan_id, approve=False)
+
+
+def _judge(home: Path, plan_id: str, *, approve: bool) -> None:
+    company = read_company(home)
+    judged = judge_plan(company, plan_id, approve=approve, by=_user(), clock=clock)
+    console.print(f"Plan {judged.plan_id} is {judged.status}.", highlight=False)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody without a name on this machine"
+
+
+def apply(
+    plan_id: Annotated[
+        str | None, typer.Argument(metavar="[PLAN]", help="A stored plan; the newest by default.")
+    ] = None,
+    home: Home = HOME,
+    form: Form = Format.TABLE,
+) -> None:
+    """Carry out a stored plan: write the fields and tasks into the CRM, each exactly once.
+
+    Whatever was under way when an earlier run broke off is read back first. Stopped by SIGTERM, it
+    finishes the call in hand and leaves the rest to the next plan.
+    """
+    company = read_company(home)
+    with sandbox_beside(company), draining() as stop:
+        done, applied = apply_stored(
+            company, plan_id, clock=clock, stop=stop,
+            progress=lambda line: errors.print(line, style="dim", markup=False),
+        )  # fmt: skip
+    if form is Format.JSON:
+        print_json({"plan": done.plan_id, "status": done.status} | dataclasses.asdict(applied))
+    else:
+        console.print(applied_page(done, applied))
+    if applied.failed:
+        raise HeldError(applied.failed, "what was not written is left to the next plan")
+
+
+def provision(
+    crm: Annotated[str, typer.Argument(help="salesforce or hubspot.")],
+    home: Home = HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Carry the steps out without asking.")] = False,
+) -> None:
+    """Make the fields, the task key and the rights that a CRM lacks; shows the steps first."""
+    company = read_company(home)
+    targets = settings_of(company).targets
+    if crm not in targets:
+        raise InputError(f"crm.yaml has no section '{crm}'", f"it has: {', '.join(targets)}")
+    name = next(known for known in targets if known == crm)
+    with sandbox_beside(company):
+        provisioner = open_provisioner(company, name, targets[name])
+        steps = provisioner.steps()
+        console.print(steps_page(crm, steps), soft_wrap=True)
+        missing = [step for step in steps if step.state == "missing"]
+        if missing and (yes or _agreed(len(missing))):
+            for step in missing:
+                provisioner.carry_out(step)
+            steps = provisioner.steps()
+            console.print(f"{len(missing)} steps were carried out.")
+    left = [step for step in steps if step.state != "exists"]
+    for step in left if not missing or yes else ():
+        errors.print(f"still to do: {step.what}", style="yellow", markup=False, soft_wrap=True)
+    if not left:
+        console.print(f"{crm} has everything that Healthloop needs.")
+
+
+def _agreed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        console.print(f"{count} steps are missing; --yes carries them out.")
+        return False
+    return typer.confirm(f"Carry out {count} steps?")
+
+
+def queue(
+    home: Home = HOME,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="One person's week, by name.")
+    ] = None,
+    form: Form = Format.TABLE,
+) -> None:
+    """Show each person's week: what to do, why, since when, at what value; and what was done."""
+    company = read_company(home)
+    with (
+        scored_warehouse(company) as connection,
+        ledger_of(company, settings_of(company)) as ledger,
+    ):
+        entries = actions.queue_of(
+            connection,
+            read_library(company),
+            scored_day(connection, None),
+            episodes=ledger.episodes(),
+            tasks=ledger.tasks(),
+            owner=owner,
+        )
+    columns = [field.name for field in dataclasses.fields(actions.QueueEntry)]
+    rows = [dataclasses.astuple(entry) for entry in entries]
+    if not rows and form is Format.TABLE:
+        console.print("Nothing is to be done: no task was opened yet.")
+    else:
+        print_rows("", columns, rows, form)
+
+
+def playbooks(
+    name: Annotated[str | None, typer.Argument(help="One playbook; all by default.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Print what each playbook asks of a CSM, as Markdown: when it fires, what to do, by when."""
+    library = read_library(read_company(home))
+    if name is None:
+        sys.stdout.write(playbook_pages.playbooks_page(library))
+    else:
+        sys.stdout.write(playbook_pages.playbook_page(library, name))
