@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import duckdb
@@ -29,10 +29,16 @@ from contracts.company import Company
 from contracts.crm_fields import CrmObject, written_on
 from contracts.errors import HeldError, InputError, NotFoundError, SourceError
 from contracts.secrets import Secrets
-from scoring import actions
+from scoring import actions, desired, live
+from scoring.clocks import AsOf
+from scoring.explain import scored_day
 from scoring.library import Library
+from scoring.triggers import Relations
 
 LEASE_SECONDS = 300.0
+NEWS = "news"
+NEWS_OVERLAP = dt.timedelta(minutes=15)
+"""How far before the last look to look again: a source may tell of a fact minutes after it."""
 OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 Lane = Literal["daily", "fast"]
 Clock = Callable[[], dt.datetime]
@@ -89,15 +95,110 @@ def plan_day(
     """Make the plan of a scored day, judge it at the gate, and keep it in the ledger.
 
     Only reads from the CRM. Without one that can be asked, a dry run still shows the plan.
+    Accounts that were scored live after that day are left as they are: the CRM shows newer scores.
+
+    Raises:
+        HeldError: another run is at work on the CRM.
+        SourceError: `apply` is true, and a CRM cannot be asked.
+    """
+    newer = live.newer_accounts(connection, day)
+    scores, contributions = (
+        f"(SELECT * FROM scores.{name} WHERE account_id NOT IN "
+        f"(SELECT account_id FROM scores.all_scores WHERE revision = {live.REVISION} "
+        f"AND as_of > DATE '{day}'))"
+        for name in ("scores", "contributions")
+    )
+    over = company.end_of(day).replace(tzinfo=None)
+    desired.compute(
+        connection, library, day, instant=over, scores=scores, contributions=contributions
+    )
+    everybody = connection.execute(
+        "SELECT account_id FROM metrics.accounts WHERE as_of = ?", [day]
+    ).fetchall()
+    chosen = {account for (account,) in everybody} - {*newer} if newer else None
+    return _plan(company, library, connection, _Scope(day, "daily", chosen), clock=clock)
+
+
+def plan_news(
+    company: Company,
+    library: Library,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    clock: Clock,
+) -> Planned | None:
+    """Score the accounts with new facts as of now, and plan what the CRM should show of them.
+
+    None where nothing is new, or nothing that anybody would see.
 
     Raises:
         HeldError: another run is at work on the CRM.
         SourceError: `apply` is true, and a CRM cannot be asked.
     """
     settings = settings_of(company)
+    now = company.now(clock())
+    crm = next(iter(settings.targets))
+    with ledger_of(company, settings) as ledger:
+        looked = ledger.watermark(crm, NEWS)
+    if looked is None:
+        looked = company.end_of(scored_day(connection, None))
+    accounts = live.accounts_with_news(connection, min(looked, now) - NEWS_OVERLAP)
+    planned = None
+    if accounts:
+        planned = _plan_accounts(company, library, connection, accounts, now, clock=clock)
+    with ledger_of(company, settings) as ledger:
+        ledger.set_watermark(crm, NEWS, now)
+    return planned
+
+
+def _plan_accounts(
+    company: Company,
+    library: Library,
+    connection: duckdb.DuckDBPyConnection,
+    accounts: Sequence[str],
+    now: dt.datetime,
+    *,
+    clock: Clock,
+) -> Planned | None:
+    instant = now.astimezone(dt.UTC).replace(tzinfo=None)
+    as_of = replace(AsOf.of(company, now.astimezone(company.zone).date()), instant=instant)
+    found = live.compute(connection, library, as_of, accounts)
+    if not found.accounts:
+        return None
+    of_live = live.RELATIONS
+    actions.find_triggers(
+        connection, library, found.day, scores=of_live.scores,
+        contributions=of_live.contributions, accounts=of_live.accounts, values=of_live.values,
+    )  # fmt: skip
+    desired.compute(
+        connection, library, found.day, instant=instant, scores=of_live.scores,
+        contributions=of_live.contributions,
+    )  # fmt: skip
+    scope = _Scope(found.day, "fast", {*found.accounts}, of_live)
+    return _plan(company, library, connection, scope, clock=clock)
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What a plan is about: a day, all accounts (None) or some, and where their scores stand."""
+
+    day: dt.date
+    lane: Lane
+    accounts: set[str] | None
+    relations: Relations = field(default_factory=Relations)
+
+
+def _plan(
+    company: Company,
+    library: Library,
+    connection: duckdb.DuckDBPyConnection,
+    scope: _Scope,
+    *,
+    clock: Clock,
+) -> Planned:
+    settings = settings_of(company)
     with (
         ledger_of(company, settings) as ledger,
-        ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS),
+        ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
     ):
         writers, notes = _reachable(company, settings)
         asked = len(writers) == len(settings.targets)
@@ -105,8 +206,9 @@ def plan_day(
         observed = None
         ready, more = _ready(settings, writers)
         if asked and all(fields for fields, _ in ready.values()):
-            recover(ledger, writers, now=lambda: company.now(clock()))
-            observed = observe(ledger, writers, settings, now=now)
+            if settings.apply:
+                recover(ledger, writers, now=lambda: company.now(clock()), lease=lease)
+            observed = observe(ledger, writers, settings, now=now, accounts=scope.accounts)
         people = {
             crm: People(writer.owners(), settings.targets[crm].owners, company.zone)
             for crm, writer in writers.items()
@@ -118,23 +220,26 @@ def plan_day(
                 for crm, target in settings.targets.items()
                 if target.tasks
             }
-        planned = _make(
-            company, library, connection, ledger, settings, day,
+        planned = _made(
+            company, library, connection, ledger, settings, scope,
             people=people, now=now, made_at=clock(),
         )  # fmt: skip
-        planned = replace(planned, observed=observed, notes=(*notes, *more), stored=asked)
-        if asked:
+        worth_keeping = scope.lane == "daily" or bool(planned.intents)
+        planned = replace(
+            planned, observed=observed, notes=(*notes, *more), stored=asked and worth_keeping
+        )
+        if planned.stored:
             ledger.store(planned.plan, planned.intents)
     return planned
 
 
-def _make(
+def _made(
     company: Company,
     library: Library,
     connection: duckdb.DuckDBPyConnection,
     ledger: Ledger,
     settings: CrmSettings,
-    day: dt.date,
+    scope: _Scope,
     *,
     people: Mapping[CrmName, People],
     now: dt.datetime,
@@ -144,21 +249,27 @@ def _make(
     field_changes.load_confirmed(connection, ledger.confirmed())
     changes = field_changes.make_changes(
         connection,
-        day,
+        scope.day,
         in_use=in_use(settings),
         refresh_days=settings.refresh_days,
         merged=tombstones,
         rejected=ledger.rejections(),
+        accounts=scope.accounts,
     )
     decisions = actions.plan_actions(
         connection,
         library,
-        day,
+        scope.day,
         tenant=company.settings.tenant,
         episodes=ledger.episodes(),
         tasks=tasks,
         tasks_per_owner_a_week=settings.actions.tasks_per_owner_a_week,
         capacity=settings.actions.capacity,
+        only=scope.accounts,
+        scores=scope.relations.scores,
+        contributions=scope.relations.contributions,
+        accounts=scope.relations.accounts,
+        values=scope.relations.values,
     )
     around = planning.Surroundings(
         records=planning.records_of(connection),
@@ -169,11 +280,12 @@ def _make(
         states={task.key: task for task in tasks},
     )
     plan, intents = planning.make_plan(
-        as_of=day, lane="daily", made_at=made_at, now=now,
-        changes=field_changes.read_changes(connection, day), decisions=decisions, around=around,
+        as_of=scope.day, lane=scope.lane, made_at=made_at, now=now,
+        changes=field_changes.read_changes(connection, scope.day), decisions=decisions,
+        around=around,
     )  # fmt: skip
     reasons = gate.judge(
-        _measured(changes, plan, intents),
+        _measured(connection, scope, changes, plan, intents),
         settings.gate,
         band_change_share=company.settings.limits.band_change_share,
     )
@@ -226,7 +338,6 @@ def apply(
                     "; ".join(notes) or f"{crm} is not ready", f"run `healthloop provision {crm}`"
                 )
         now = lambda: company.now(clock())  # noqa: E731
-        recover(ledger, writers, now=now)
         applied = apply_plan(
             ledger,
             plan.plan_id,
@@ -332,10 +443,23 @@ def _in_one_line(crm: CrmName, what: str, problems: Sequence[Finding]) -> list[s
     return [f"{crm}: {what} cannot be written: {first.seen}{others}; {first.remedy}"]
 
 
-def _measured(changes: Changes, plan: Plan, intents: Sequence[Intent]) -> gate.Measured:
+def _measured(
+    connection: duckdb.DuckDBPyConnection,
+    scope: _Scope,
+    changes: Changes,
+    plan: Plan,
+    intents: Sequence[Intent],
+) -> gate.Measured:
+    """What the gate looks at. Shares of a fast plan are of all accounts that the CRM shows, too."""
+    shown = 0
+    if scope.lane == "fast":
+        row = connection.execute(
+            "SELECT count(*) FROM plan.confirmed WHERE object = 'account'"
+        ).fetchone()
+        shown = int(row[0]) if row else 0
     return gate.Measured(
-        accounts=changes.bands.accounts,
-        known=changes.bands.known,
+        accounts=max(changes.bands.accounts, shown),
+        known=max(changes.bands.known, shown),
         band_changes=changes.bands.band_changes,
         newly_unknown=changes.bands.newly_unknown,
         held=changes.bands.held,

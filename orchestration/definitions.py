@@ -33,7 +33,7 @@ def definitions_of(company: Company, *, home: Path | None = None) -> dg.Definiti
     """
     sources = read_sources(company)
     folder = CompanyFolder(home=str(home or company.home))
-    writes = read_crm(company) is not None
+    crm = read_crm(company)
     tables = [*dict.fromkeys([*fed_tables(sources), ACCOUNT_KEYS.path[-1]])]
     return dg.Definitions(
         assets=[
@@ -43,10 +43,10 @@ def definitions_of(company: Company, *, home: Path | None = None) -> dg.Definiti
             scores_assets(company),
             plan_asset(company),
             triggers_asset(company),
-            *(crm_assets(company) if writes else ()),
+            *(crm_assets(company) if crm else ()),
         ],
-        jobs=jobs(writes=writes),
-        schedules=schedules(company),
+        jobs=jobs(crm),
+        schedules=schedules(company, crm),
         resources={
             "company_folder": folder,
             "pulls": PullsOfRun(company_folder=folder),

@@ -5,8 +5,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from connectors.crm.settings import CrmSettings
 from orchestration.alerting import HOOKS
-from orchestration.assets import actions, metrics, plan, scores
+from orchestration.assets import actions, crm, metrics, plan, scores
 from orchestration.crm import apply, draining, judge_plan
 from orchestration.failures import told_to_dagster
 from orchestration.resources import CompanyFolder, clock
@@ -15,7 +16,7 @@ SCORED = dg.AssetSelection.assets(metrics.KEY, scores.SCORES, scores.CONTRIBUTIO
 
 DAILY = dg.define_asset_job(
     "daily",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.key_prefixes(["crm", "news"]),
     description="Pull every source, bring signals up to date, compute the day's metrics and "
     "scores, plan what the CRM receives and, if crm.yaml says so, write it.",
     hooks=HOOKS,
@@ -70,9 +71,31 @@ def approve_plan() -> None:
     judge_and_apply()
 
 
-def jobs(*, writes: bool) -> list[Any]:
-    """The jobs of a company; one that writes into a CRM can also approve plans."""
-    return [DAILY, REFRESH, REPLAY, *([approve_plan] if writes else [])]
+FAST_LANE = "fast_lane"
+
+
+def jobs(settings: CrmSettings | None) -> list[Any]:
+    """The jobs of a company; one with a `crm.yaml` can approve plans, and has a fast lane."""
+    if settings is None:
+        return [DAILY, REFRESH, REPLAY]
+    return [DAILY, REFRESH, REPLAY, approve_plan, _fast_lane(settings)]
+
+
+def _fast_lane(settings: CrmSettings) -> Any:
+    """From a signal to the CRM: the sources that `crm.yaml` names, or all of them."""
+    names = settings.fast_lane.sources
+    pulled = (
+        dg.AssetSelection.assets(*(["raw", name] for name in names))
+        if names
+        else dg.AssetSelection.groups("raw")
+    )
+    return dg.define_asset_job(
+        FAST_LANE,
+        selection=pulled | dg.AssetSelection.groups("signals") | dg.AssetSelection.assets(crm.NEWS),
+        description="Pull what changed, score the accounts with new facts as of now, and write "
+        "what people would see of it. Once a minute where crm.yaml says so.",
+        hooks=HOOKS,
+    )
 
 
 EXECUTOR = dg.in_process_executor

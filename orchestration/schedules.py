@@ -4,12 +4,21 @@ from typing import Any
 
 import dagster as dg
 
+from connectors.crm.settings import CrmSettings
 from contracts.company import Company
-from orchestration.jobs import DAILY, REFRESH
+from orchestration.jobs import DAILY, FAST_LANE, REFRESH
+
+UNDER_WAY = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
 
 
-def schedules(company: Company) -> list[Any]:
-    """A daily schedule for yesterday's scores, and an hourly one that keeps signals up to date."""
+def schedules(company: Company, crm: CrmSettings | None) -> list[Any]:
+    """A daily schedule for yesterday's scores, an hourly one that keeps signals up to date, and one
+    for every minute where the CRM has a fast lane.
+    """
     settings = company.settings.schedules
     running, stopped = dg.DefaultScheduleStatus.RUNNING, dg.DefaultScheduleStatus.STOPPED
     hour, minute = settings.daily_at.split(":")
@@ -29,4 +38,28 @@ def schedules(company: Company) -> list[Any]:
         description="New data into signals, every hour.",
         default_status=running if settings.enabled and settings.hourly else stopped,
     )
-    return [daily, hourly]
+    if crm is None:
+        return [daily, hourly]
+    return [daily, hourly, _every_minute(company, on=settings.enabled and crm.fast_lane.enabled)]
+
+
+def _every_minute(company: Company, *, on: bool) -> Any:
+    """The fast lane, unless a run is under way: only one can have the warehouse."""
+
+    @dg.schedule(
+        name="fast_lane_schedule",
+        job_name=FAST_LANE,
+        cron_schedule="* * * * *",
+        execution_timezone=company.settings.time_zone,
+        description="What is new reaches the CRM within a minute or two.",
+        default_status=dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED,
+    )
+    def fast_lane_schedule(
+        context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        under_way = context.instance.get_run_records(dg.RunsFilter(statuses=[*UNDER_WAY]), limit=1)
+        if under_way:
+            return dg.SkipReason("another run is under way; the next minute looks again")
+        return dg.RunRequest()
+
+    return fast_lane_schedule

@@ -41,6 +41,8 @@ def compute(
     day: dt.date,
     *,
     instant: dt.datetime | None = None,
+    scores: str = "scores.scores",
+    contributions: str = "scores.contributions",
 ) -> None:
     """Fill `plan.desired_accounts` and the view `plan.desired` for a scored day, and no other.
 
@@ -53,18 +55,20 @@ def compute(
     Args:
         instant: when the day is over (UTC, naive), for what was noted for the handoff by then.
             None: midnight UTC.
+        scores: relation of the day's scores, where not all of them are meant; and `contributions`
+            the relation of theirs.
     """
     over = instant or dt.datetime.combine(day + dt.timedelta(days=1), dt.time())
     if _has_table(connection, "plan", "desired"):  # as an older version left it: now a view
         connection.execute("DROP TABLE plan.desired")
     with_handoffs = _has_table(connection, "signals", "handoffs")
-    parts = max(1, ceil(_count(connection, day) / ACCOUNTS_AT_ONCE))
+    parts = max(1, ceil(_count(connection, day, scores) / ACCOUNTS_AT_ONCE))
     for part in range(parts):
         of_part = f"hash(account_id) % {parts} = {part}"
-        scores = f"(FROM scores.scores WHERE {of_part})"
+        scores_of_part = f"(FROM {scores} WHERE {of_part})"
         reasons.compute(
-            connection, library, day, scores=scores,
-            contributions=f"(FROM scores.contributions WHERE {of_part})",
+            connection, library, day, scores=scores_of_part,
+            contributions=f"(FROM {contributions} WHERE {of_part})",
         )  # fmt: skip
         connection.execute(
             render(
@@ -72,7 +76,7 @@ def compute(
                 first=part == 0,
                 day=literal(day),
                 instant=timestamp(over),
-                scores=scores,
+                scores=scores_of_part,
                 of_part=of_part,
                 with_handoffs=with_handoffs,
                 facts=_FACTS,
@@ -85,9 +89,9 @@ def compute(
         )
 
 
-def _count(connection: duckdb.DuckDBPyConnection, day: dt.date) -> int:
+def _count(connection: duckdb.DuckDBPyConnection, day: dt.date, scores: str) -> int:
     row = connection.execute(
-        "SELECT count(DISTINCT account_id) FROM scores.scores WHERE as_of = ?", [day]
+        f"SELECT count(DISTINCT account_id) FROM {scores} WHERE as_of = ?", [day]
     ).fetchone()
     return int(row[0]) if row else 0
 

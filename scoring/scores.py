@@ -59,7 +59,7 @@ def compute(
     connection.execute("BEGIN")
     try:
         _inputs_of_day(connection, as_of.day)
-        resolved = _assign(connection, library)
+        resolved = assign(connection, library)
         overrides = load_overrides(connection, as_of.day, as_of.instant)
         evaluate(connection, [(named, library) for named in resolved], overrides=overrides)
         revision, changed = _store(
@@ -96,7 +96,7 @@ def _inputs_of_day(connection: duckdb.DuckDBPyConnection, day: dt.date) -> None:
         )
 
 
-def _assign(connection: duckdb.DuckDBPyConnection, library: Library) -> list[NamedScorecard]:
+def assign(connection: duckdb.DuckDBPyConnection, library: Library) -> list[NamedScorecard]:
     """Give every account the scorecard of its profile, for each kind of score."""
     profiles = connection.execute(
         "SELECT DISTINCT segment, stage, desired_outcome FROM score_accounts ORDER BY ALL"

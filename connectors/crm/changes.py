@@ -185,13 +185,13 @@ def read_changes(connection: duckdb.DuckDBPyConnection, day: dt.date) -> Iterato
         [day],
     )
     while rows := reader.fetchmany(1000):
-        for *record, names, acknowledged, desired in rows:
+        for crm, object, record_id, account_id, names, acknowledged, desired in rows:
             old, new = orjson.loads(acknowledged or "{}"), orjson.loads(desired)
             changes = (
                 FieldChange(name, old.get(name), new[name], new[f"{group_of(name)}_reasons"] or "")
                 for name in names.split()
             )
-            yield RecordChange(*record, tuple(changes))
+            yield RecordChange(crm, object, record_id, account_id, tuple(changes))
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
@@ -204,7 +204,6 @@ def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
     for (name,) in old:
         connection.execute(f"DROP TABLE plan.{name}")
     connection.execute(_SCHEMA)
-
 
 
 # The numbers

@@ -262,22 +262,13 @@ def _states_sql(fields: Sequence[str], refresh_days: int) -> str:
         )))"""
 
 
-def _state_sql(name: str, otherwise: str = f"'{CODES['write']}'") -> str:
+def _state_sql(name: str) -> str:
     """The state of one field of one record, as a letter; a dash where there is nothing to show."""
-    group = group_of(name)
-    return f"""CASE
-        WHEN {group}_held IS NULL THEN '-'
-        WHEN gone THEN '{CODES["gone"]}'
-        WHEN {group}_held THEN '{CODES["held"]}'
-        WHEN {_same_sql(name, "was", "acknowledged")} THEN '{CODES["unchanged"]}'
-        WHEN refused IS NOT NULL AND {_same_sql(name, "no", "refused")}
-            THEN '{CODES["rejected"]}'
-        ELSE {otherwise} END"""
-
-
-def _same_sql(name: str, values: str, text: str) -> str:
-    named = f"({values}.{name} IS NOT NULL OR contains({text}, '\"{name}\":'))"
-    return f"{values}.{name} IS NOT DISTINCT FROM {name} AND {named}"
+    return _unless_kept_sql(
+        name,
+        f"""CASE WHEN refused IS NOT NULL AND {_same_sql(name, "no", "refused")}
+            THEN '{CODES["rejected"]}' ELSE '{CODES["write"]}' END""",
+    )
 
 
 def _as_of_state_sql(name: str, plain: Sequence[str], refresh_days: int) -> str:
@@ -285,7 +276,7 @@ def _as_of_state_sql(name: str, plain: Sequence[str], refresh_days: int) -> str:
     group = group_of(name)
     others = ", ".join(f"state_{other}" for other in plain if group_of(other) == group)
     shown = f"greatest(try_cast(was.{name} AS DATE), try_cast(no.{name} AS DATE))"
-    return _state_sql(
+    return _unless_kept_sql(
         name,
         f"""CASE
             WHEN contains(concat('', {others or "''"}), '{CODES["write"]}') THEN '{CODES["write"]}'
@@ -294,3 +285,19 @@ def _as_of_state_sql(name: str, plain: Sequence[str], refresh_days: int) -> str:
             WHEN {name}::DATE - {shown} <= {int(refresh_days)} THEN '{CODES["unchanged"]}'
             ELSE '{CODES["write"]}' END""",
     )
+
+
+def _unless_kept_sql(name: str, otherwise: str) -> str:
+    """The state of a field that is kept as it is, whatever the reason, or another one."""
+    group = group_of(name)
+    return f"""CASE
+        WHEN {group}_held IS NULL THEN '-'
+        WHEN gone THEN '{CODES["gone"]}'
+        WHEN {group}_held THEN '{CODES["held"]}'
+        WHEN {_same_sql(name, "was", "acknowledged")} THEN '{CODES["unchanged"]}'
+        ELSE {otherwise} END"""
+
+
+def _same_sql(name: str, values: str, text: str) -> str:
+    named = f"({values}.{name} IS NOT NULL OR contains({text}, '\"{name}\":'))"
+    return f"{values}.{name} IS NOT DISTINCT FROM {name} AND {named}"

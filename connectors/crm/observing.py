@@ -5,7 +5,7 @@ tasks and all records that show our fields are read once: the CRM's own keys tel
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 AT_ONCE = 2000
+OVERLAP = dt.timedelta(minutes=10)
+"""How far before the last look to ask again for tasks: for late commits, and clocks that differ."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ def observe(
     settings: CrmSettings,
     *,
     now: dt.datetime,
+    accounts: Collection[str] | None = None,
 ) -> Observed:
     """Read what changed in every CRM into the ledger.
+
+    With `accounts` only the open tasks of these are asked for: what a plan for a few of them needs.
 
     Raises:
         SourceError: a CRM cannot be read; what was read before it is kept.
@@ -48,6 +53,9 @@ def observe(
     drift: list[Drift] = []
     for crm, writer in writers.items():
         target = settings.targets[crm]
+        if accounts is not None and not rebuilt:
+            tasks += _tasks_of_accounts(ledger, crm, writer, accounts, now)
+            continue
         if target.tasks:
             tasks += _tasks(ledger, crm, writer, now)
         for object in OBJECTS:
@@ -69,22 +77,43 @@ def look_later(ledger: Ledger, crms: Sequence[CrmName], *, now: dt.datetime) -> 
 
 
 def _tasks(ledger: Ledger, crm: CrmName, writer: CrmWriter, now: dt.datetime) -> int:
-    seen = list(writer.tasks_changed(ledger.watermark(crm, "task")))
+    since = ledger.watermark(crm, "task")
+    seen = list(writer.tasks_changed(since - OVERLAP if since else None))
     told = {task.key for task in seen}
     # A deletion is not told by every CRM: an open task that is not heard of is asked for by key.
     open_ones = [
+        task.key for task in ledger.tasks_of(crm) if task.status == "open" and task.key not in told
+    ]
+    ledger.saw_tasks(crm, seen, now)
+    ledger.set_watermark(crm, "task", now)
+    return len(seen) + _by_key(ledger, crm, writer, open_ones, now)
+
+
+def _tasks_of_accounts(
+    ledger: Ledger,
+    crm: CrmName,
+    writer: CrmWriter,
+    accounts: Collection[str],
+    now: dt.datetime,
+) -> int:
+    keys = [
         task.key
         for task in ledger.tasks_of(crm)
-        if task.status in ("planned", "open") and task.key not in told
+        if task.status == "open" and task.account_id in accounts
     ]
-    missing: list[str] = []
-    for keys in _chunks(open_ones, AT_ONCE):
-        found = writer.tasks_by_key(keys)
-        seen += found.values()
-        missing += [key for key in keys if key not in found]
-    ledger.saw_tasks(crm, seen, now, missing=missing)
-    ledger.set_watermark(crm, "task", now)
-    return len(seen)
+    return _by_key(ledger, crm, writer, keys, now)
+
+
+def _by_key(
+    ledger: Ledger, crm: CrmName, writer: CrmWriter, keys: Sequence[str], now: dt.datetime
+) -> int:
+    count = 0
+    for chunk in _chunks(keys, AT_ONCE):
+        found = writer.tasks_by_key(chunk)
+        count += len(found)
+        missing = [key for key in chunk if key not in found]
+        ledger.saw_tasks(crm, found.values(), now, missing=missing)
+    return count
 
 
 def _records(

@@ -64,11 +64,28 @@ def check_accounts(
             )
 
 
-def open_provisioner(company: Company, crm: CrmName, target: Target) -> Provisioner:
-    """What makes the fields that a CRM lacks; nothing is sent yet."""
-    config = config_of(company, crm, target)
-    module = _provision(crm)
-    provisioner: Provisioner = module.connect_provisioner(config, target, Secrets(company.home))
+def open_provisioner(
+    company: Company,
+    crm: CrmName,
+    target: Target,
+    *,
+    admin_token: str | None = None,
+    assign_to: str | None = None,
+) -> Provisioner:
+    """What makes the fields that a CRM lacks; nothing is sent yet.
+
+    Args:
+        admin_token: The environment variable with an admin's token, to be used in place of the
+            integration's credentials.
+        assign_to: The integration's user name, where an admin's token is used (Salesforce).
+    """
+    if admin_token is not None:
+        name = "access_token" if crm == "salesforce" else "token"
+        target = target.model_copy(update={"credentials": {name: {"env": admin_token}}})
+    config, secrets = config_of(company, crm, target), Secrets(company.home)
+    others = {"assign_to": assign_to} if crm == "salesforce" else {}
+    made = _provision(crm).connect_provisioner(config, target, secrets, **others)
+    provisioner: Provisioner = made
     return provisioner
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from connectors.crm.applying import Applied
 from contracts.company import Company
-from orchestration.assets import actions, plan
-from orchestration.crm import Planned, apply, draining, plan_day, settings_of
+from orchestration.assets import actions, plan, signals
+from orchestration.crm import Planned, apply, draining, plan_day, plan_news, settings_of
 from orchestration.failures import told_to_dagster
 from orchestration.partitions import daily_partitions
 from orchestration.resources import CompanyFolder, Warehouse, clock
@@ -14,14 +15,15 @@ from scoring.library import read_library
 
 PLAN = dg.AssetKey(["crm", "plan"])
 WRITES = dg.AssetKey(["crm", "writes"])
+NEWS = dg.AssetKey(["crm", "news"])
 GATE = "gate"
 OWNERS = ["team:revenue-operations"]
 MOST_CHANGES = 10
 
 
 def crm_assets(company: Company) -> list[dg.AssetsDefinition]:
-    """The plan with its gate, and the writes. Only the newest day reaches the CRM."""
-    return [_plan_asset(company), _writes_asset(company)]
+    """The plan with its gate, the writes, and the fast lane. Only the newest day is written."""
+    return [_plan_asset(company), _writes_asset(company), _news_asset(company)]
 
 
 def _plan_asset(company: Company) -> dg.AssetsDefinition:
@@ -65,10 +67,7 @@ def _plan_asset(company: Company) -> dg.AssetsDefinition:
         for note in planned.notes:
             context.log.warning(note)
         held = planned.plan.status == "held"
-        says = (
-            f"the plan {planned.plan.plan_id} is held: {'; '.join(planned.plan.reasons)}; approve "
-            f"it with the job approve_plan or `healthloop plan approve {planned.plan.plan_id}`"
-        )
+        says = _says(planned)
         yield dg.MaterializeResult(
             asset_key=PLAN,
             metadata=_metadata(planned),
@@ -92,7 +91,7 @@ def _not_the_newest(key: dg.AssetKey) -> dg.MaterializeResult:
     )
 
 
-def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | str]:
+def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | float | str]:
     """Numbers and the first changes; no names of people and no text of tasks."""
     changes = [
         f"| {intent.account_id} | {intent.object} | {change.field} | {change.old or ''} "
@@ -103,7 +102,7 @@ def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | str]:
     ][:MOST_CHANGES]
     head = "| account | object | field | old | new |\n|---|---|---|---|---|\n"
     observed = planned.observed
-    metadata: dict[str, dg.MetadataValue | int | str] = {
+    metadata: dict[str, dg.MetadataValue | int | float | str] = {
         "plan": planned.plan.plan_id if planned.stored else "not kept",
         "status": planned.plan.status,
         **dict(planned.plan.totals),
@@ -120,14 +119,66 @@ def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | str]:
     return metadata
 
 
-def _writes_asset(company: Company) -> dg.AssetsDefinition:
-    kinds = {"salesforce", "hubspot"} & {*settings_of(company).targets}
+def _news_asset(company: Company) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=NEWS,
+        deps=[signals.ACCOUNT_KEYS],
+        group_name="crm",
+        kinds={*settings_of(company).targets},
+        owners=OWNERS,
+        description="The fast lane: accounts with new facts are scored as of now, and what people "
+        "would see of that is planned, judged and written at once.",
+    )
+    def crm_news(
+        context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
+    ) -> dg.MaterializeResult:
+        with told_to_dagster():
+            company = company_folder.read()
+            with warehouse.get_connection() as connection:
+                planned = plan_news(company, read_library(company), connection, clock=clock)
+            if planned is None or not planned.intents:
+                return dg.MaterializeResult(metadata={"result": "nothing that anybody would see"})
+            for note in planned.notes:
+                context.log.warning(note)
+            if planned.plan.status == "held":
+                raise dg.Failure(_says(planned), allow_retries=False)
+            metadata = _metadata(planned)
+            if planned.stored and settings_of(company).apply:
+                with draining() as stop:
+                    _, applied = apply(company, planned.plan.plan_id, clock=clock, stop=stop)
+                metadata |= _ends(applied)
+                if applied.failed:
+                    raise dg.Failure(applied.failed, allow_retries=False)
+        return dg.MaterializeResult(metadata=metadata)
 
+    return crm_news
+
+
+def _says(planned: Planned) -> str:
+    """What is said of a plan that is held."""
+    plan_id = planned.plan.plan_id
+    return (
+        f"the plan {plan_id} is held: {'; '.join(planned.plan.reasons)}; approve it with the job "
+        f"approve_plan or `healthloop plan approve {plan_id}`"
+    )
+
+
+def _ends(applied: Applied) -> dict[str, int | float | str]:
+    """How many planned writes ended how."""
+    ends: dict[str, int | float | str] = {
+        "requests": applied.calls, "seconds": round(applied.seconds, 2),
+    }  # fmt: skip
+    for kind, counts in applied.counts.items():
+        ends |= {f"{kind}_{state}": count for state, count in counts.items()}
+    return ends
+
+
+def _writes_asset(company: Company) -> dg.AssetsDefinition:
     @dg.asset(
         key=WRITES,
         deps=[PLAN],
         group_name="crm",
-        kinds=kinds,
+        kinds={*settings_of(company).targets},
         owners=OWNERS,
         description="The plan carried out: every planned write is written, rejected, deferred or "
         "skipped, and the sums are checked. A dry run until crm.yaml says `apply: true`.",
@@ -151,13 +202,7 @@ def _writes_asset(company: Company) -> dg.AssetsDefinition:
                 )
         for reason in applied.degraded:
             context.log.warning(reason)
-        metadata: dict[str, int | float | str] = {
-            "plan": done.plan_id,
-            "requests": applied.calls,
-            "seconds": round(applied.seconds, 2),
-        }
-        for kind, counts in applied.counts.items():
-            metadata |= {f"{kind}_{state}": count for state, count in counts.items()}
+        metadata = {"plan": done.plan_id, **_ends(applied)}
         if applied.failed:
             raise dg.Failure(applied.failed, metadata=metadata, allow_retries=False)
         return dg.MaterializeResult(metadata=metadata)

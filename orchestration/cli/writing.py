@@ -121,15 +121,30 @@ def provision(
     crm: Annotated[str, typer.Argument(help="salesforce or hubspot.")],
     home: Home = HOME,
     yes: Annotated[bool, typer.Option("--yes", help="Carry the steps out without asking.")] = False,
+    admin_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE", help="The environment variable that holds an admin's token."
+        ),
+    ] = None,
+    assign_to: Annotated[
+        str | None,
+        typer.Option(metavar="USERNAME", help="Salesforce: who gets the permission set."),
+    ] = None,
 ) -> None:
-    """Make the fields, the task key and the rights that a CRM lacks; shows the steps first."""
+    """Make the fields, the task key and the rights that a CRM lacks; shows the steps first.
+
+    With an admin's token the integration itself needs no right to change the CRM's setup.
+    """
     company = read_company(home)
     targets = settings_of(company).targets
     if crm not in targets:
         raise InputError(f"crm.yaml has no section '{crm}'", f"it has: {', '.join(targets)}")
     name = next(known for known in targets if known == crm)
     with sandbox_beside(company):
-        provisioner = open_provisioner(company, name, targets[name])
+        provisioner = open_provisioner(
+            company, name, targets[name], admin_token=admin_token, assign_to=assign_to
+        )
         steps = provisioner.steps()
         console.print(steps_page(crm, steps), soft_wrap=True)
         missing = [step for step in steps if step.state == "missing"]

@@ -19,7 +19,7 @@ NOT_MENTIONED = Result(Outcome.UNKNOWN, reason="the answer does not mention it")
 _CODE = re.compile(r"[A-Z][A-Z0-9_]*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 _HOLDER = re.compile(r"(\w+) duplicates value on record with id: ([A-Za-z0-9]{15,18})\b")
-_BULK_ERROR = re.compile(r"([A-Z][A-Z0-9_]*):.*?:?([\w, ]*?) --", re.DOTALL)
+_BULK_ERROR = re.compile(r"([A-Z][A-Z0-9_]*):.*:([\w, ]*) --", re.DOTALL)
 
 
 def are_results(answer: Any) -> bool:
@@ -112,7 +112,11 @@ def holder_of(answer: Answer, field: str) -> str | None:
 
 
 def bulk_answer(error: str) -> Answer:
-    """An `sf__Error` of Bulk 2.0 (``CODE:text:Field, Field --``) in the shape of the others."""
+    """An `sf__Error` of Bulk 2.0 (``CODE:text:Field, Field --``) in the shape of the others.
+
+    >>> reason_of(bulk_answer("STRING_TOO_LONG:a text: too long:HL_A__c,HL_B__c --"))
+    'STRING_TOO_LONG HL_A__c, HL_B__c'
+    """
     found = _BULK_ERROR.fullmatch(error.strip())
     code = found[1] if found else error.partition(":")[0]
     fields = [name.strip() for name in found[2].split(",")] if found else []

@@ -26,6 +26,7 @@ from connectors.api import ApiConfig, Secrets
 from connectors.crm.settings import SalesforceTarget
 from connectors.crm.writing import (
     Budget,
+    Bulk,
     CrmName,
     FieldUpdate,
     Finding,
@@ -107,7 +108,7 @@ class SalesforceWriter:
         self._target = target
         self._names = Names.of(target)
         self._words: Words | None = None
-        self.bulk = SalesforceBulk(
+        self.bulk: Bulk | None = SalesforceBulk(
             client, self._names, before_write=self._stop_early, resolve=self._resolved
         )
 
