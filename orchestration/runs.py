@@ -15,6 +15,7 @@ from contracts.company import Company
 from contracts.errors import HeldError
 from orchestration.assets import metrics, plan, raw
 from orchestration.definitions import definitions_of
+from orchestration.jobs import FAST_LANE
 
 INSTANCE_CONFIGURATION = Path(__file__).parent / "dagster.yaml"
 
@@ -74,11 +75,18 @@ def run_days(
     )
 
 
+def run_news(
+    company: Company, *, on_step: Callable[[str, str], None] = lambda step, state: None
+) -> Run:
+    """Run the job `fast_lane` once: pull, score the accounts with news, plan and write."""
+    return _execute(company, FAST_LANE, partition=None, ops={}, on_step=on_step)
+
+
 def _execute(
     company: Company,
     job: str,
     *,
-    partition: str,
+    partition: str | None,
     ops: dict[str, Any],
     on_step: Callable[[str, str], None],
 ) -> Run:

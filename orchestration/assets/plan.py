@@ -51,14 +51,16 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
                     desired.compute(connection, library, day, instant=over)
                     plan = make_changes(connection, day, in_use=None, refresh_days=7)
                 sample = connection.execute(
-                    "SELECT account_id, field, old, new, why FROM plan.field_changes "
-                    "WHERE as_of = ? ORDER BY account_id, field LIMIT 10",
+                    # No text: reasons and handoff facts may hold what people wrote.
+                    "SELECT account_id, field, old, new FROM plan.field_changes WHERE as_of = ? "
+                    "AND (ends_with(field, '_score') OR ends_with(field, '_band')) "
+                    "ORDER BY ALL LIMIT 10",
                     [plan.day],
                 ).fetchall()
         record_earlier_days(context, KEY, days)
         lines = "\n".join(
-            f"| {account} | {field} | {'' if old is None else old} | {new} | {why or ''} |"
-            for account, field, old, new, why in sample
+            f"| {account} | {field} | {old or ''} | {new or ''} |"
+            for account, field, old, new in sample
         )
         return dg.MaterializeResult(
             metadata={
@@ -66,7 +68,7 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
                 "accounts_written": plan.accounts["write"],
                 **{f"values_{state}": plan.fields[state] for state in STATES},
                 "first_changes": dg.MetadataValue.md(
-                    f"| account | field | old | new | why |\n|---|---|---|---|---|\n{lines}"
+                    f"| account | field | old | new |\n|---|---|---|---|\n{lines}"
                 ),
             }
         )

@@ -20,9 +20,10 @@ from orchestration.cli.console import console, errors
 from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
 from orchestration.cli.pages import portfolio_page
 from orchestration.cli.progress import watched
+from orchestration.crm import settings_of
 from orchestration.editor import write_schemas
 from orchestration.resources import clock, warehouse_of
-from orchestration.runs import Run, instance_folder, raise_if_held, run_days
+from orchestration.runs import Run, instance_folder, raise_if_held, run_days, run_news
 from scoring.explain import library_of
 from scoring.reports import portfolio
 
@@ -105,6 +106,10 @@ def run(
         bool,
         typer.Option("--pull/--no-pull", help="Pull the sources first, or score what is there."),
     ] = True,
+    news: Annotated[
+        bool,
+        typer.Option("--news", help="The fast lane: only accounts with new facts, as of now."),
+    ] = False,
     accept_band_changes: Annotated[
         bool,
         typer.Option(
@@ -117,6 +122,9 @@ def run(
     It is the job of the Dagster UI, recorded there. Without days it is for the last whole day.
     """
     company = read_company(home)
+    if news:
+        _run_news(company, chosen=bool(as_of or first or last))
+        return
     days = _days_to_run(company, as_of, first, last, every)
     with sandbox_beside(company) if pull else nullcontext(), watched() as on_step:
         done = run_days(
@@ -125,6 +133,17 @@ def run(
     _warn(done)
     raise_if_held(done)
     _show_portfolio(company, days[-1])
+    console.print(f"Run {done.run_id}", style="dim")
+
+
+def _run_news(company: Company, *, chosen: bool) -> None:
+    if chosen:
+        raise InputError("--news is about this moment", "leave out --as-of, --from and --to")
+    settings_of(company)
+    with sandbox_beside(company), watched() as on_step:
+        done = run_news(company, on_step=on_step)
+    _warn(done)
+    raise_if_held(done)
     console.print(f"Run {done.run_id}", style="dim")
 
 
