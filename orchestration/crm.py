@@ -23,12 +23,12 @@ from connectors.crm.observing import Observed, look_later, observe
 from connectors.crm.people import People
 from connectors.crm.plans import Intent, Plan
 from connectors.crm.settings import CrmSettings, ledger_url, names_of, read_crm
-from connectors.crm.targets import check_accounts, open_writers
-from connectors.crm.writing import CrmName, CrmWriter, Finding
+from connectors.crm.writing import CrmName
 from contracts.company import Company
 from contracts.crm_fields import CrmObject, written_on
 from contracts.errors import HeldError, InputError, NotFoundError, SourceError
 from contracts.secrets import Secrets
+from orchestration.crms import Crms
 from scoring import actions, desired, live
 from scoring.clocks import AsOf
 from scoring.explain import scored_day
@@ -116,49 +116,30 @@ def plan_day(
         "SELECT account_id FROM metrics.accounts WHERE as_of = ?", [day]
     ).fetchall()
     chosen = {account for (account,) in everybody} - {*newer} if newer else None
-    return _plan(company, library, connection, _Scope(day, "daily", chosen), clock=clock)
+    crms = Crms(company, settings_of(company))
+    return _plan(crms, library, connection, _Scope(day, "daily", chosen), clock=clock)
 
 
 def plan_news(
-    company: Company,
-    library: Library,
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    clock: Clock,
+    crms: Crms, library: Library, connection: duckdb.DuckDBPyConnection, *, clock: Clock
 ) -> Planned | None:
     """Score the accounts with new facts as of now, and plan what the CRM should show of them.
 
-    None where nothing is new, or nothing that anybody would see.
+    None where nothing is new. A plan without intents is not kept, and no CRM was asked for it.
+    News are those since `saw_news` was last called.
 
     Raises:
         HeldError: another run is at work on the CRM.
         SourceError: `apply` is true, and a CRM cannot be asked.
     """
-    settings = settings_of(company)
-    now = company.now(clock())
-    crm = next(iter(settings.targets))
-    with ledger_of(company, settings) as ledger:
-        looked = ledger.watermark(crm, NEWS)
+    company, now = crms.company, crms.company.now(clock())
+    with ledger_of(company, crms.settings) as ledger:
+        looked = ledger.watermark(next(iter(crms.settings.targets)), NEWS)
     if looked is None:
         looked = company.end_of(scored_day(connection, None))
-    accounts = live.accounts_with_news(connection, min(looked, now) - NEWS_OVERLAP)
-    planned = None
-    if accounts:
-        planned = _plan_accounts(company, library, connection, accounts, now, clock=clock)
-    with ledger_of(company, settings) as ledger:
-        ledger.set_watermark(crm, NEWS, now)
-    return planned
-
-
-def _plan_accounts(
-    company: Company,
-    library: Library,
-    connection: duckdb.DuckDBPyConnection,
-    accounts: Sequence[str],
-    now: dt.datetime,
-    *,
-    clock: Clock,
-) -> Planned | None:
+    accounts = live.accounts_with_news(connection, since=min(looked, now) - NEWS_OVERLAP, until=now)
+    if not accounts:
+        return None
     instant = now.astimezone(dt.UTC).replace(tzinfo=None)
     as_of = replace(AsOf.of(company, now.astimezone(company.zone).date()), instant=instant)
     found = live.compute(connection, library, as_of, accounts)
@@ -174,7 +155,14 @@ def _plan_accounts(
         contributions=of_live.contributions,
     )  # fmt: skip
     scope = _Scope(found.day, "fast", {*found.accounts}, of_live)
-    return _plan(company, library, connection, scope, clock=clock)
+    return _plan(crms, library, connection, scope, clock=clock)
+
+
+def saw_news(company: Company, now: dt.datetime) -> None:
+    """What was news up to now is in the CRM, or needs not be: do not look at it again."""
+    settings = settings_of(company)
+    with ledger_of(company, settings) as ledger:
+        ledger.set_watermark(next(iter(settings.targets)), NEWS, now)
 
 
 @dataclass(frozen=True)
@@ -188,48 +176,39 @@ class _Scope:
 
 
 def _plan(
-    company: Company,
+    crms: Crms,
     library: Library,
     connection: duckdb.DuckDBPyConnection,
     scope: _Scope,
     *,
     clock: Clock,
 ) -> Planned:
-    settings = settings_of(company)
+    company, settings = crms.company, crms.settings
+    now = company.now(clock())
     with (
         ledger_of(company, settings) as ledger,
         ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
     ):
-        writers, notes = _reachable(company, settings)
-        asked = len(writers) == len(settings.targets)
-        now = company.now(clock())
+
+        def made(people: Mapping[CrmName, People]) -> Planned:
+            return _made(
+                company, library, connection, ledger, settings, scope,
+                people=people, now=now, made_at=clock(),
+            )  # fmt: skip
+
+        if scope.lane == "fast" and not (drafted := made(crms.people_by_name)).intents:
+            return drafted  # nobody is asked about what changes nothing
+        notes = _unreachable(crms)
+        if notes:
+            return replace(made(crms.people_by_name), notes=tuple(notes))
         observed = None
-        ready, more = _ready(settings, writers)
-        if asked and all(fields for fields, _ in ready.values()):
+        if crms.ready:
             if settings.apply:
-                recover(ledger, writers, now=lambda: company.now(clock()), lease=lease)
-            observed = observe(ledger, writers, settings, now=now, accounts=scope.accounts)
-        people = {
-            crm: People(writer.owners(), settings.targets[crm].owners, company.zone)
-            for crm, writer in writers.items()
-            if ready[crm][1] and settings.targets[crm].tasks
-        }
-        if not asked:
-            people = {
-                crm: People((), target.owners, company.zone)
-                for crm, target in settings.targets.items()
-                if target.tasks
-            }
-        planned = _made(
-            company, library, connection, ledger, settings, scope,
-            people=people, now=now, made_at=clock(),
-        )  # fmt: skip
-        worth_keeping = scope.lane == "daily" or bool(planned.intents)
-        planned = replace(
-            planned, observed=observed, notes=(*notes, *more), stored=asked and worth_keeping
-        )
-        if planned.stored:
-            ledger.store(planned.plan, planned.intents)
+                recover(ledger, crms.writers, now=lambda: company.now(clock()), lease=lease)
+            observed = observe(ledger, crms.writers, settings, now=now, accounts=scope.accounts)
+        planned = made(crms.people)
+        planned = replace(planned, observed=observed, notes=tuple(crms.notes), stored=True)
+        ledger.store(planned.plan, planned.intents)
     return planned
 
 
@@ -308,10 +287,13 @@ def apply(
     plan_id: str | None = None,
     *,
     clock: Clock,
+    crms: Crms | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[Plan, Applied]:
     """Carry out a stored plan; without an id the newest that may be.
+
+    `crms` may be those with which it was planned just now, so that nothing is asked twice.
 
     Raises:
         InputError: `crm.yaml` says ``apply: false``, or the plan may not be applied.
@@ -329,28 +311,25 @@ def apply(
         ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
     ):
         plan = _appliable(ledger, plan_id)
-        writers = open_writers(company, settings)
-        check_accounts(company, settings, writers)
-        ready, notes = _ready(settings, writers)
-        for crm, (fields, _) in ready.items():
-            if not fields:
-                raise HeldError(
-                    "; ".join(notes) or f"{crm} is not ready", f"run `healthloop provision {crm}`"
-                )
-        now = lambda: company.now(clock())  # noqa: E731
+        crms = crms or Crms(company, settings)
+        crms.require_ready()
+        opens = plan.totals.get("tasks_to_open")
         applied = apply_plan(
             ledger,
             plan.plan_id,
-            writers,
-            now=now,
+            crms.writers,
+            now=lambda: company.now(clock()),
             lease=lease,
             budget={crm: target.daily_share for crm, target in settings.targets.items()},
             bulk_above={crm: target.bulk_above for crm, target in settings.targets.items()},
-            fallback_owner=_fallbacks(company, settings, writers, ledger, plan),
+            fallback_owner={
+                crm: people.fallback().owner_id
+                for crm, people in (crms.people if opens else {}).items()
+            },
             stop=stop,
             progress=progress,
         )
-        look_later(ledger, list(writers), now=company.now(clock()))
+        look_later(ledger, list(crms.writers), now=company.now(clock()))
         return ledger.plan(plan.plan_id), applied
 
 
@@ -401,46 +380,15 @@ def _appliable(ledger: Ledger, plan_id: str | None) -> Plan:
     return plan
 
 
-def _reachable(
-    company: Company, settings: CrmSettings
-) -> tuple[dict[CrmName, CrmWriter], list[str]]:
-    """The writers of the CRMs that answer. Only a dry run may do without one."""
+def _unreachable(crms: Crms) -> list[str]:
+    """Why a CRM cannot be asked. Only a dry run may do without."""
     try:
-        writers = open_writers(company, settings)
-        check_accounts(company, settings, writers)
+        _ = crms.writers
     except SourceError as error:
-        if settings.apply:
+        if crms.settings.apply:
             raise
-        return {}, [f"made without asking the CRM: {error.cause}; {error.remedy}"]
-    return writers, []
-
-
-def _ready(
-    settings: CrmSettings, writers: Mapping[CrmName, CrmWriter]
-) -> tuple[dict[CrmName, tuple[bool, bool]], list[str]]:
-    """Whether each CRM is ready for fields and for tasks, and what keeps it."""
-    ready: dict[CrmName, tuple[bool, bool]] = {}
-    notes: list[str] = []
-    for crm, writer in writers.items():
-        verdicts = []
-        for fields, tasks in ((True, False), (False, True)):
-            if tasks and not settings.targets[crm].tasks:
-                verdicts.append(False)
-                continue
-            problems = [f for f in writer.ready(fields=fields, tasks=tasks) if f.level == "problem"]
-            verdicts.append(not problems)
-            notes += _in_one_line(crm, "fields" if fields else "tasks", problems)
-        ready[crm] = (verdicts[0], verdicts[1])
-    return ready, notes
-
-
-def _in_one_line(crm: CrmName, what: str, problems: Sequence[Finding]) -> list[str]:
-    """What keeps us from writing, and how often: the first of many says it for all."""
-    if not problems:
-        return []
-    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    first = problems[0]
-    return [f"{crm}: {what} cannot be written: {first.seen}{others}; {first.remedy}"]
+        return [f"made without asking the CRM: {error.cause}; {error.remedy}"]
+    return []
 
 
 def _measured(
@@ -454,7 +402,7 @@ def _measured(
     shown = 0
     if scope.lane == "fast":
         row = connection.execute(
-            "SELECT count(*) FROM plan.confirmed WHERE object = 'account'"
+            "SELECT count(*) FROM confirmed_records WHERE object = 'account'"
         ).fetchone()
         shown = int(row[0]) if row else 0
     return gate.Measured(
@@ -466,22 +414,6 @@ def _measured(
         tasks=plan.totals["tasks_to_open"],
         foreign_fields=planning.foreign_fields(intents),
     )
-
-
-def _fallbacks(
-    company: Company,
-    settings: CrmSettings,
-    writers: Mapping[CrmName, CrmWriter],
-    ledger: Ledger,
-    plan: Plan,
-) -> dict[CrmName, str | None]:
-    """Who takes a task whose owner the CRM refuses; only asked for where tasks are to be opened."""
-    if not plan.totals.get("tasks_to_open"):
-        return {}
-    return {
-        crm: People(writer.owners(), settings.targets[crm].owners, company.zone).fallback().owner_id
-        for crm, writer in writers.items()
-    }
 
 
 def _holder() -> str:

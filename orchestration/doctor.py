@@ -1,11 +1,8 @@
 """`healthloop doctor`: what is misconfigured or missing, in plain words, and what to do."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from queue import Empty, Queue
-from threading import Thread
 
 import duckdb
 import requests
@@ -13,51 +10,46 @@ from pydantic import BaseModel
 
 from connectors import vendors
 from connectors.alerts import channels
-from connectors.api import ApiConfig
+from connectors.api import ApiConfig, check_account
+from connectors.crm.settings import check_crm
 from connectors.lake import Lake
 from connectors.sources import FilesConfig, Source, SqlConfig, check_sources
 from contracts.company import Company
-from contracts.errors import HealthloopError, SourceError, SourceRefused
+from contracts.errors import HealthloopError, Problem, SourceError, SourceRefused
 from contracts.secrets import FromEnvironment, Secrets
 from contracts.tables import METRIC_TABLES
 from orchestration.assets.signals import are_built, fed_tables
+from orchestration.crm_doctor import examine_crm
+from orchestration.findings import Finding, in_time, no_answer
 from orchestration.resources import warehouse_of
 from scoring.explain import library_of
-from scoring.library import check_library
+from scoring.library import Library, check_library
 from scoring.reports import metrics_in_use, tracking_gaps
 
 UI_ADDRESS = "http://127.0.0.1:3000"
-ANSWERS_WITHIN_SECONDS = 15
 DRIVERS = {"postgresql": ("psycopg", "postgres"), "s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"),
            "az": ("adlfs", "azure")}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One finding: ``ok``, ``note`` or ``problem``, what was seen, and what to do about it."""
-
-    level: str
-    about: str
-    seen: str
-    remedy: str = ""
-
-
 def examine(company: Company) -> Iterator[Finding]:
-    """Look at the configuration, the sources, the data and the surroundings of a company."""
-    yield from _configuration(company)
+    """Look at a company: its configuration, sources and data, its CRM and its surroundings."""
+    library, problems = check_library(company)
+    yield from _configuration(company, library, problems)
     sources, _ = check_sources(company)
     for source in sources:
         yield from _source(company, source)
     yield from _tables(sources)
     yield from _warehouse(company)
+    yield from examine_crm(company, library)
     yield from _alerts(company)
     yield _ui()
 
 
-def _configuration(company: Company) -> Iterator[Finding]:
-    library, problems = check_library(company)
-    _, of_sources = check_sources(company)
-    for problem in [*problems, *of_sources]:
+def _configuration(
+    company: Company, library: Library | None, problems: Sequence[Problem]
+) -> Iterator[Finding]:
+    problems = [*problems, *check_sources(company)[1], *check_crm(company)[1]]
+    for problem in problems:
         yield Finding(
             "problem",
             "configuration",
@@ -71,7 +63,7 @@ def _configuration(company: Company) -> Iterator[Finding]:
             f"{warning.file.name}:{warning.line}: {warning.cause}",
             warning.remedy,
         )
-    if not problems and not of_sources and library:
+    if not problems and library:
         yield Finding(
             "ok", "configuration",
             f"{len(library.metrics)} metrics and {len(library.scorecards)} scorecards are valid",
@@ -130,26 +122,18 @@ def _address(source: Source) -> object:
 def _credentials(about: str, config: ApiConfig, secrets: Secrets) -> Finding:
     """Whose data the credentials of an API open, asked now."""
     vendor = vendors.vendor(config.type)
-    answers: Queue[str | SourceError] = Queue()
 
-    def ask() -> None:
-        try:
-            answers.put(vendor.account(vendor.connect(config, secrets), config))
-        except SourceError as error:
-            answers.put(error)
+    def ask() -> Iterator[str]:
+        account = vendor.account(vendor.connect(config, secrets), config)
+        check_account(account, config.expect_account, vendor=config.type)
+        yield account
 
-    # In a thread that nobody waits for: a request may be patient for minutes, a doctor may not.
-    Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=ANSWERS_WITHIN_SECONDS)
-    except Empty:
-        seen = f"{config.type} did not answer within {ANSWERS_WITHIN_SECONDS} seconds"
-        return Finding("problem", about, seen, "check the address, or try again later")
-    if isinstance(answer, SourceError):
-        return Finding("problem", about, answer.cause, answer.remedy)
-    if config.expect_account not in (None, answer):
-        seen = f"the credentials open account '{answer}', not '{config.expect_account}'"
-        return Finding("problem", about, seen, "use credentials of the right account")
+        (answer,) = in_time(ask())
+    except TimeoutError:
+        return Finding("problem", about, *no_answer(config.type))
+    except SourceError as error:
+        return Finding("problem", about, error.cause, error.remedy)
     rights = f"they should have no more rights than: {vendor.scopes}"
     return Finding("ok", about, f"the credentials open account '{answer}'", rights)
 

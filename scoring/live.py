@@ -41,21 +41,23 @@ class LiveReport:
     accounts: tuple[str, ...]
 
 
-def accounts_with_news(connection: duckdb.DuckDBPyConnection, since: dt.datetime) -> list[str]:
-    """The accounts about which a fact became known, or stopped holding, after an instant (UTC).
+def accounts_with_news(
+    connection: duckdb.DuckDBPyConnection, *, since: dt.datetime, until: dt.datetime
+) -> list[str]:
+    """The accounts about which a fact became known, or stopped holding, between two instants (UTC).
 
-    Facts of use are dated by their day: what is counted again for a day that is under way is news
-    as well.
+    The first instant does not belong to it, the second does.
     """
     parts = [
-        f"SELECT account_id FROM signals.{table} WHERE known_at > $1 OR superseded_at > $1"
+        f"SELECT account_id FROM signals.{table} "
+        "WHERE (known_at > $1 AND known_at <= $2) OR (superseded_at > $1 AND superseded_at <= $2)"
         for table in (*METRIC_TABLES, "overrides")
         if _has_table(connection, table)
     ]
     rows = connection.execute(
         f"SELECT DISTINCT account_id FROM ({' UNION ALL '.join(parts)}) "
         "WHERE account_id IS NOT NULL ORDER BY 1",
-        [since.astimezone(dt.UTC).replace(tzinfo=None)],
+        [moment.astimezone(dt.UTC).replace(tzinfo=None) for moment in (since, until)],
     ).fetchall()
     return [account_id for (account_id,) in rows]
 

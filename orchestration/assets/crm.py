@@ -7,7 +7,16 @@ import dagster as dg
 from connectors.crm.applying import Applied
 from contracts.company import Company
 from orchestration.assets import actions, plan, signals
-from orchestration.crm import Planned, apply, draining, plan_day, plan_news, settings_of
+from orchestration.crm import (
+    Planned,
+    apply,
+    draining,
+    plan_day,
+    plan_news,
+    saw_news,
+    settings_of,
+)
+from orchestration.crms import Crms
 from orchestration.failures import told_to_dagster
 from orchestration.partitions import daily_partitions
 from orchestration.resources import CompanyFolder, Warehouse, clock
@@ -134,9 +143,11 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         with told_to_dagster():
             company = company_folder.read()
+            now, crms = company.now(clock()), Crms(company, settings_of(company))
             with warehouse.get_connection() as connection:
-                planned = plan_news(company, read_library(company), connection, clock=clock)
+                planned = plan_news(crms, read_library(company), connection, clock=clock)
             if planned is None or not planned.intents:
+                saw_news(company, now)
                 return dg.MaterializeResult(metadata={"result": "nothing that anybody would see"})
             for note in planned.notes:
                 context.log.warning(note)
@@ -145,10 +156,13 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
             metadata = _metadata(planned)
             if planned.stored and settings_of(company).apply:
                 with draining() as stop:
-                    _, applied = apply(company, planned.plan.plan_id, clock=clock, stop=stop)
+                    plan_id = planned.plan.plan_id
+                    _, applied = apply(company, plan_id, clock=clock, crms=crms, stop=stop)
                 metadata |= _ends(applied)
                 if applied.failed:
                     raise dg.Failure(applied.failed, allow_retries=False)
+                if not applied.total("deferred"):
+                    saw_news(company, now)
         return dg.MaterializeResult(metadata=metadata)
 
     return crm_news

@@ -7,6 +7,7 @@ from typing import Any
 import pydantic
 import typer
 
+from connectors.crm.settings import check_crm
 from connectors.sources import check_sources
 from contracts.company import Company, Settings, check_company, read_company
 from contracts.errors import ConfigurationError
@@ -29,7 +30,7 @@ def check(home: Home = HOME) -> None:
         company = Company(home.resolve(), _settings_that_hold(document.data if document else None))
     sources, of_sources = check_sources(company)
     library, of_library = check_library(company)
-    problems = [*problems, *of_sources, *of_library]
+    problems = [*problems, *of_sources, *of_library, *check_crm(company)[1]]
     warnings = library.warnings if library else ()
     for warning in warnings:
         errors.print(f"warning: {warning}", markup=False, soft_wrap=True, style="yellow")

@@ -1,0 +1,89 @@
+"""The CRMs of one run: each is asked at most once whose it is, what it lacks and who is there."""
+
+from functools import cached_property
+
+from connectors.crm.people import People
+from connectors.crm.settings import CrmSettings
+from connectors.crm.targets import check_accounts, open_writers
+from connectors.crm.writing import CrmName, CrmWriter, Finding
+from contracts.company import Company
+from contracts.errors import HeldError
+
+
+class Crms:
+    """The CRMs that `crm.yaml` names, opened when they are first needed."""
+
+    def __init__(self, company: Company, settings: CrmSettings) -> None:
+        self.company = company
+        self.settings = settings
+
+    @cached_property
+    def writers(self) -> dict[CrmName, CrmWriter]:
+        """The writers, of which it is certain that they open the right organisation.
+
+        Raises:
+            SourceError: a secret is missing, a CRM cannot be asked, or it is another's.
+        """
+        writers = open_writers(self.company, self.settings)
+        check_accounts(self.company, self.settings, writers)
+        return writers
+
+    @cached_property
+    def problems(self) -> dict[tuple[CrmName, str], list[Finding]]:
+        """What keeps us from writing ``fields`` and ``tasks``, by CRM; empty where nothing does."""
+        found: dict[tuple[CrmName, str], list[Finding]] = {}
+        for crm, writer in self.writers.items():
+            for what in ("fields", "tasks"):
+                findings = writer.ready(fields=what == "fields", tasks=what == "tasks")
+                found[crm, what] = [f for f in findings if f.level == "problem"]
+        return found
+
+    def takes(self, crm: CrmName, what: str) -> bool:
+        """Whether fields or tasks can be written into a CRM, and are to be."""
+        wanted = what == "fields" or self.settings.targets[crm].tasks
+        return wanted and not self.problems[crm, what]
+
+    @property
+    def ready(self) -> bool:
+        """Whether fields can be written everywhere, so that what is there can be read back."""
+        return all(self.takes(crm, "fields") for crm in self.writers)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not as it should be, in one line each: the first of many says it for all."""
+        notes = []
+        for (crm, what), problems in self.problems.items():
+            if not problems or (what == "tasks" and not self.settings.targets[crm].tasks):
+                continue
+            others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            first = problems[0]
+            notes.append(f"{crm}: {what} cannot be written: {first.seen}{others}; {first.remedy}")
+        return notes
+
+    def require_ready(self) -> None:
+        """Make sure that fields can be written everywhere.
+
+        Raises:
+            HeldError: a CRM is not ready.
+        """
+        if not self.ready:
+            crm = next(crm for crm in self.writers if not self.takes(crm, "fields"))
+            raise HeldError("; ".join(self.notes), f"run `healthloop provision {crm}`")
+
+    @cached_property
+    def people(self) -> dict[CrmName, People]:
+        """Who can own tasks, by CRM; a CRM that takes no tasks is left out."""
+        return {
+            crm: People(writer.owners(), self.settings.targets[crm].owners, self.company.zone)
+            for crm, writer in self.writers.items()
+            if self.takes(crm, "tasks")
+        }
+
+    @property
+    def people_by_name(self) -> dict[CrmName, People]:
+        """Stands for `people` where no CRM is asked: nobody owns the planned tasks yet."""
+        return {
+            crm: People((), target.owners, self.company.zone)
+            for crm, target in self.settings.targets.items()
+            if target.tasks
+        }
