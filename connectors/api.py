@@ -17,10 +17,12 @@ from pydantic import Field, field_validator
 
 from connectors.http import without_secrets
 from contracts.company import Strict
+from contracts.errors import SourceRefused
 from contracts.secrets import FromEnvironment, Secrets
 
 __all__ = [
     "ApiConfig", "ApiStream", "Client", "FromEnvironment", "Reading", "Rows", "Secrets", "Vendor",
+    "check_account",
 ]  # fmt: skip
 
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table
@@ -142,3 +144,21 @@ class Vendor(Generic[ConfigT]):
         known = self.streams(config) if callable(self.streams) else self.streams
         wanted = config.streams
         return {name: stream for name, stream in known.items() if not wanted or name in wanted}
+
+
+def check_account(
+    found: str,
+    wanted: str | None,
+    *,
+    vendor: str,
+    whose: str = "the credentials",
+    remedy: str = "use credentials of the right account",
+) -> None:
+    """Compare the account that credentials open with the one that they should (None: any).
+
+    Raises:
+        SourceRefused: it is another one.
+    """
+    if wanted not in (None, found):
+        cause = f"{whose} open account '{found}', not '{wanted}'"
+        raise SourceRefused(cause, remedy, vendor=vendor)

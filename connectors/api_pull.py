@@ -19,12 +19,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.api import ApiConfig, ApiStream, Client, Reading, Vendor
+from connectors.api import ApiConfig, ApiStream, Client, Reading, Vendor, check_account
 from connectors.api_rows import Kinds, landed, united
 from connectors.files import normalised
 from connectors.quoting import literal, quoted
 from contracts.company import Company
-from contracts.errors import SourceCorrupt, SourceError, SourceRefused
+from contracts.errors import SourceCorrupt, SourceError
 from contracts.secrets import Secrets
 
 SPOOL_ROWS = 20_000
@@ -147,14 +147,11 @@ def _account(
     if unchanged and now - dt.datetime.fromisoformat(known["asked_at"]) < ACCOUNT_EVERY:
         return dict(known)
     found = vendor.account(client, config)
-    wanted = config.expect_account or known.get("id", found)
-    if found != wanted:
-        raise SourceRefused(
-            f"the credentials open account '{found}', not '{wanted}'",
-            "use credentials of the right account"
-            + ("" if config.expect_account else f", or write `expect_account: {found}` to move"),
-            vendor=vendor.name,
-        )
+    moving = "" if config.expect_account else f", or write `expect_account: {found}` to move"
+    check_account(
+        found, config.expect_account or known.get("id"), vendor=vendor.name,
+        remedy=f"use credentials of the right account{moving}",
+    )  # fmt: skip
     return {"id": found, "credentials": fingerprint, "asked_at": now.isoformat()}
 
 

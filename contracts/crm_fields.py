@@ -6,6 +6,7 @@ text in one canonical form: whole numbers as ``71``, days as ``2026-06-30``, abs
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 CrmObject = Literal["account", "opportunity"]
@@ -152,6 +153,7 @@ def read_on(object: CrmObject) -> list[CrmField]:
     return [field for field in FIELDS.values() if object in field.read_on]
 
 
+@cache
 def group_of(name: str) -> str:
     """What a field that we write belongs to: one of `SCORES`, or ``facts`` of the handoff.
 

@@ -41,6 +41,7 @@ def plan_actions(
     tasks_per_owner_a_week: int = 10,
     capacity: Mapping[str, int] | None = None,
     only: Collection[str] | None = None,
+    reachable: Collection[str] | None = None,
     scores: str = "scores.scores",
     contributions: str = "scores.contributions",
     accounts: str = "metrics.accounts",
@@ -51,6 +52,8 @@ def plan_actions(
     Args:
         only: accounts to decide about (those of the relations, where others are named); the
             episodes of all others stay as they are, and their tasks fill their owners' weeks.
+        reachable: accounts with a record in a CRM that takes tasks; others are given none. None:
+            all are.
 
     Raises:
         NotFoundError: the day has no accounts, so nobody can be said to be gone.
@@ -82,6 +85,7 @@ def plan_actions(
         tasks=list(tasks),
         capacity=Capacity(tasks_per_owner_a_week, capacity or {}),
         only=only,
+        reachable=reachable,
     )
     # Of all that hold only a few may open a task, and reasons are gathered for those alone.
     opening = {(draft.account_id, draft.playbook) for draft in decided(triggers.values()).open}

@@ -68,6 +68,7 @@ def decide(
     tasks: Iterable[TaskState],
     capacity: Capacity = Capacity(),
     only: Collection[str] | None = None,
+    reachable: Collection[str] | None = None,
 ) -> Decisions:
     """What is to be done on a day. The order of what is given changes nothing.
 
@@ -76,6 +77,8 @@ def decide(
             has an episode but is not among them is no customer any more.
         triggers: those that hold, and those of every pair with an episode that is not closed.
         only: accounts to decide about; the episodes of others stay as they are.
+        reachable: accounts with a record on which a task can stand; no task is decided for others,
+            so none of them takes room in anybody's week. None: all are.
     """
     tasks_of: dict[EpisodeKey, list[TaskState]] = defaultdict(list)
     week = _Week(day, capacity)
@@ -86,7 +89,7 @@ def decide(
     for episode in sorted(episodes, key=lambda episode: episode.opened_on):
         histories[episode.account_id, episode.playbook].append(episode)
     seen = {(trigger.account_id, trigger.playbook): trigger for trigger in triggers}
-    today = _Today(day, tenant, playbooks, accounts, tasks_of, week)
+    today = _Today(day, tenant, playbooks, accounts, tasks_of, week, reachable)
     for pair in sorted({*histories, *seen}):
         if only is None or pair[0] in only:
             today.judge(seen.get(pair), histories.get(pair, []))
@@ -147,9 +150,10 @@ class _Today:
         accounts: Mapping[str, Account],
         tasks_of: Mapping[EpisodeKey, list[TaskState]],
         week: _Week,
+        reachable: Collection[str] | None,
     ) -> None:
         self.day, self.tenant = day, tenant
-        self.playbooks, self.accounts = playbooks, accounts
+        self.playbooks, self.accounts, self.reachable = playbooks, accounts, reachable
         self.tasks_of, self.week = tasks_of, week
         self.candidates: list[_Candidate] = []
         self.changed: dict[str, Episode] = {}
@@ -193,7 +197,9 @@ class _Today:
         if playbook is None or trigger.account_id not in self.accounts:
             return False
         long_enough = trigger.days >= playbook.trigger.for_days
-        if trigger.state != "holds" or trigger.clears is not False or not long_enough:
+        if not long_enough or not self._is_reachable(trigger.account_id):
+            return False
+        if trigger.state != "holds" or trigger.clears is not False:
             return False
         cooldown = dt.timedelta(days=playbook.cooldown)
         for episode in history:
@@ -209,18 +215,19 @@ class _Today:
         if trigger.clears:
             self._close(episode, CLEARED)
             return False
-        if trigger.state == "holds":
+        if trigger.state == "holds" and self._is_reachable(episode.account_id):
             self._candidate(replace(episode, state="open", why=trigger.why), trigger, waited=True)
         return True
 
     def _carry_on(self, episode: Episode, trigger: Trigger, tasks: list[TaskState]) -> bool:
         """An open episode whose condition has not cleared."""
-        if tasks and self._rested(episode) and not any(task.status in ALIVE for task in tasks):
-            self._close(episode, "done; its condition still holds after its cooldown")
-            return False
         needless = _needless(tasks)
         self._close_untouched(needless, "the task itself is done")
-        self._leave([t for t in tasks if t not in needless], f"it still holds: {trigger.why}")
+        tasks_left = [task for task in tasks if task not in needless]
+        if tasks and self._rested(episode) and not any(t.status in ALIVE for t in tasks_left):
+            self._close(episode, "done; its condition still holds after its cooldown")
+            return False
+        self._leave(tasks_left, f"it still holds: {trigger.why}")
         if episode.arm == "treated":
             self._complete(episode, trigger, tasks)
         return True
@@ -235,6 +242,8 @@ class _Today:
 
     def _complete(self, episode: Episode, trigger: Trigger, tasks: list[TaskState]) -> None:
         """The tasks that an open episode lacks: all, where none was kept, or the escalation."""
+        if not self._is_reachable(episode.account_id):
+            return
         if not tasks:
             self._open(_Candidate(self._case(episode, trigger), waited=False))
             return
@@ -265,6 +274,9 @@ class _Today:
         if episode.account_id not in self.accounts:
             return GONE
         return UNUSED if episode.playbook not in self.playbooks else None
+
+    def _is_reachable(self, account_id: str) -> bool:
+        return self.reachable is None or account_id in self.reachable
 
     def _rested(self, episode: Episode) -> bool:
         cooldown = dt.timedelta(days=self.playbooks[episode.playbook].cooldown)

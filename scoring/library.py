@@ -80,7 +80,7 @@ class Library:
     profiles: Profiles
     hard_signals: tuple[HardSignal, ...]
     use_metric: str | None
-    playbooks: Mapping[str, Playbook] = field(default_factory=dict)
+    playbooks: Mapping[str, Playbook] = field(default_factory=dict, compare=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
     @cached_property

@@ -46,7 +46,8 @@ def playbook_mistakes(library: Library, documents: Documents) -> Iterator[Proble
     for name, playbook in library.playbooks.items():
         document = documents.playbooks[name]
         yield from _trigger(library, documents, document, playbook)
-        yield from unknown_profiles(library, document, playbook.audience, "audience")
+        if not documents.is_shipped(document):
+            yield from unknown_profiles(library, document, playbook.audience, "audience")
         yield from _value(library, documents, document, playbook)
         yield from _texts(library, documents, document, playbook)
 
@@ -75,7 +76,7 @@ def _drivers(library: Library, score: str | None) -> set[str]:
     for named in library.scorecards:
         if named.card.score == score:
             names |= {component.metric for component in named.card.components}
-            for cap in library.caps_of(named.card):
+            for cap in named.card.caps:
                 try:
                     names |= library.condition(cap.when).names
                 except ValueError:  # told as the scorecard's mistake

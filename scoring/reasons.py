@@ -24,7 +24,8 @@ def compute(
     """Make the temporary relation `reasons`: account_id, score, rank (1 is strongest), sentence.
 
     It holds the `MOST_REASONS` strongest of each score; the table `reason_lists` (account_id,
-    score, sentences) has the same in a row each. Other relations with the same columns may be named, such as those of a few accounts.
+    score, sentences) has the same in a row each. Other relations with the same columns may be
+    named, such as those of a few accounts.
     """
     rows = [
         (
@@ -44,9 +45,12 @@ def compute(
     )
     connection.execute(
         render(
-            "reasons.sql", day=literal(day), most=MOST_REASONS, scores=scores,
+            "reasons.sql",
+            day=literal(day),
+            most=MOST_REASONS,
+            scores=scores,
             contributions=contributions,
-        )  # fmt: skip
+        )
     )
 
 

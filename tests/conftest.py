@@ -34,6 +34,6 @@ def ledger_url(request, tmp_path):
     """Where an empty ledger can be made: in SQLite, then in PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    from tests.ledgers import fresh_schema
+    from tests.ledgers import emptied  # late: most tests need none of it
 
-    return fresh_schema(request.getfixturevalue("postgres"))
+    return emptied(request.getfixturevalue("postgres"))

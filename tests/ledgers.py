@@ -1,10 +1,11 @@
 """Ledgers for tests: SQLite and a real PostgreSQL, each test with an empty one."""
 
 import datetime as dt
-import itertools
+import functools
 
 import sqlalchemy as sa
 
+from connectors.crm import ledger_tables
 from connectors.crm.ledger import Ledger
 from connectors.crm.plans import FieldChange, Intent, Plan
 from connectors.crm.writing import NewTask, TaskChange
@@ -12,19 +13,29 @@ from contracts.actions import Episode, TaskState
 
 NOW = dt.datetime(2026, 6, 30, 6, tzinfo=dt.UTC)
 DAY = dt.date(2026, 6, 30)
-_numbers = itertools.count(1)
 
 
-def fresh_schema(postgres_url: str) -> str:
-    """The URL of an empty schema of its own."""
-    name = f"ledger_{next(_numbers)}"
+@functools.cache
+def _schema(postgres_url: str) -> str:
     engine = sa.create_engine(postgres_url)
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+        connection.exec_driver_sql("CREATE SCHEMA ledger")
     engine.dispose()
-    return sa.make_url(postgres_url).update_query_dict(
-        {"options": f"-csearch_path={name}"}
-    ).render_as_string(hide_password=False)  # fmt: skip
+    url = sa.make_url(postgres_url).update_query_dict({"options": "-csearch_path=ledger"})
+    Ledger(url.render_as_string(hide_password=False)).__exit__()
+    return url.render_as_string(hide_password=False)
+
+
+def emptied(postgres_url: str) -> str:
+    """The URL of an empty ledger in PostgreSQL: always the same one, without its rows."""
+    url = _schema(postgres_url)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for table in ledger_tables.metadata.tables.values():
+            connection.execute(table.delete())
+        connection.execute(ledger_tables.versions.insert().values(version=ledger_tables.VERSION))
+    engine.dispose()
+    return url
 
 
 class Clock:

@@ -509,6 +509,21 @@ def test_a_postponed_task_is_escalated_only_when_its_new_day_has_passed():
     assert [draft.task for draft in life.day(9, holds()).open] == ["escalation"]
 
 
+def test_a_due_day_that_lies_ahead_is_no_postponement_when_nobody_touched_the_task():
+    life = Life()
+    life.day(0, holds())
+    life.tasks = [replace(life.tasks[0], due_on=DAY + dt.timedelta(30))]
+    assert [draft.task for draft in life.day(5, holds()).open] == ["escalation"]
+
+
+def test_an_episode_that_ended_today_does_not_begin_again_today():
+    life = Life("ab", capacity=Capacity(1))
+    life.day(0, holds("a", value=2), holds("b", value=1))
+    life.day(0, holds("a", value=2), cleared("b"))  # it waited, and went away
+    assert life.day(0, holds("a", value=2), holds("b", value=1)).episodes == ()
+    assert life.day(1, holds("b")).episodes[0].opened_on == DAY + dt.timedelta(1)
+
+
 def test_nothing_is_escalated_on_a_day_that_cannot_be_judged():
     life = Life()
     life.day(0, holds())
@@ -552,6 +567,15 @@ def test_capacity_is_per_person_and_all_owners_of_an_episode_need_room():
     ]  # fmt: skip
     nobody = Life("a", accounts=accounts("a", owner="Zoe"), capacity=Capacity(5, {"Zoe": 0}))
     assert nobody.day(0, holds()).open == ()
+
+
+def test_an_account_without_a_record_in_the_crm_takes_no_room():
+    life = Life("ab", capacity=Capacity(1), reachable={"b"})
+    assert [d.account_id for d in life.day(0, holds("a", value=9), holds("b")).open] == ["b"]
+    life.given["reachable"] = {"a", "b"}
+    assert [d.account_id for d in life.day(7, holds("a"), holds("b")).open if d.task == "1"] == [
+        "a"
+    ]
 
 
 def test_a_queue_and_an_unknown_owner_have_no_week_that_could_be_full():

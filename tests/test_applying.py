@@ -1,4 +1,5 @@
 import datetime as dt
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ from contracts.errors import (
     SourceUnavailable,
 )
 from tests.crm_writer_model import Crm, Fault, Killed, ModelWriter, lost
-from tests.ledgers import NOW, Clock, change, closing, fresh_schema, opening, store
+from tests.ledgers import NOW, Clock, change, closing, emptied, opening, store
 
 LATER = NOW + dt.timedelta(days=1)
 BUSY = Result(Outcome.BUSY, reason="UNABLE_TO_LOCK_ROW")
@@ -253,8 +254,9 @@ def test_f55_when_every_record_is_refused_nothing_more_is_tried(ledger, crm):
     store(ledger, *fields(20))
     crm.poison = {f"R{n}" for n in range(1, 21)}
     applied = apply(ledger, crm, batch_size=5)
-    assert ends(ledger).count("rejected") == 5
-    assert ends(ledger).count("deferred") == 15
+    assert ends(ledger) == ["deferred"] * 20
+    assert len(crm.calls) == 2 * 5 - 1
+    assert ledger.rejections() == {}, "that says nothing of the records"
     assert "every record of a batch was refused" in applied.failed
 
 
@@ -601,11 +603,10 @@ def test_f62_a_task_that_a_rolled_back_ledger_forgot_is_found_by_its_key(ledger,
 class World:
     """One company: a CRM, a ledger, and runs that plan what is not yet as it should be."""
 
-    def __init__(self, url, *, bulk=False):
-        self.url, self.bulk = url, bulk
+    def __init__(self, ledger, *, bulk=False):
+        self.bulk = bulk
         self.crm, self.clock, self.plans = Crm(), Clock(), 0
-        with Ledger(url) as ledger:
-            with_old_tasks(ledger, self.crm)
+        with_old_tasks(ledger, self.crm)
 
     def run(self, ledger, *, resume=False):
         """A run: recover, plan anew (or take up the plan that is there), apply."""
@@ -666,8 +667,8 @@ def kill_at_commit(ledger, nth, *, after):
 
 
 def fault_free(url, bulk):
-    world = World(url, bulk=bulk)
     with Ledger(url) as ledger:
+        world = World(ledger, bulk=bulk)
         world.run(ledger)
     return world.crm.state()
 
@@ -699,14 +700,12 @@ def quick(monkeypatch):
 
 
 def urls(request, tmp_path, backend):
-    """New empty ledgers, one after the other."""
-    number = 0
-    while True:
-        number += 1
+    """Empty ledgers, one after the other; in PostgreSQL it is one that is emptied."""
+    for number in itertools.count():
         if backend == "sqlite":
             yield f"sqlite:///{tmp_path / f'{number}.sqlite'}"
         else:
-            yield fresh_schema(request.getfixturevalue("postgres"))
+            yield emptied(request.getfixturevalue("postgres"))
 
 
 # Backend, bulk jobs, and whether the next run takes up the plan that was begun.
@@ -717,4 +716,123 @@ MODES = [
     ("postgresql", False, False),
     pytest.param("postgresql", True, True, marks=pytest.mark.slow),
 ]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("backend", "bulk", "resume"), MODES)
+@pytest.mark.usefixtures("quick")
+def test_f72_a_crash_at_any_commit_loses_and_doubles_nothing(
+    request, tmp_path, backend, bulk, resume, after
+):
+    new = urls(request, tmp_path, backend)
+    goal = fault_free(next(new), bulk)
+    nth, crashed = 0, True
+    while crashed:
+        nth += 1
+        with Ledger(next(new)) as ledger:
+            world = World(ledger, bulk=bulk)
+            restore = kill_at_commit(ledger, nth, after=after)
+            try:
+                world.run(ledger)
+                crashed = False
+            except Killed:
+                pass
+            restore()
+            if crashed:
+                world.run(ledger, resume=resume)
+            check_end(world, ledger, goal)
+    assert nth > 10
+
+
+@pytest.mark.parametrize("error", [Killed, lost], ids=["killed", "lost"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("backend", "bulk", "resume"), MODES[:3])
+@pytest.mark.usefixtures("quick")
+def test_f72_f17_a_crash_or_a_lost_answer_at_any_call_loses_and_doubles_nothing(
+    request, tmp_path, backend, bulk, resume, after, error
+):
+    new = urls(request, tmp_path, backend)
+    goal = fault_free(next(new), bulk)
+    nth, struck = 0, True
+    while struck:
+        nth += 1
+        with Ledger(next(new)) as ledger:
+            world = World(ledger, bulk=bulk)
+            world.crm.faults[nth] = Fault(error, after=after)
+            try:
+                world.run(ledger)
+            except Killed:
+                assert error is Killed
+            struck = not world.crm.faults
+            world.crm.faults.clear()
+            world.run(ledger, resume=resume)
+            check_end(world, ledger, goal)
+    assert nth > 4
+
+
+# Sums
+
+RESULTS = st.sampled_from(
+    [
+        BUSY,
+        REJECTED,
+        UNTOLD,
+        NOT_DONE,
+        Result(Outcome.GONE),
+        Result(Outcome.MERGED, successor="R99"),
+        Result(Outcome.MERGED),
+    ]
+)
+ERRORS = st.sampled_from(
+    [
+        lost,
+        lambda: SourceUnavailable("503", "wait"),
+        lambda: SourceExhausted("limit", "wait"),
+        lambda: SourceRefused("401", "renew"),
+        lambda: SourceRejected("400", "report it"),
+        lambda: SourceCorrupt("HTML", "report it"),
+    ]
+)
+
+
+@given(
+    trouble=st.dictionaries(
+        st.sampled_from(["R1", "R2", "R3", "O1", "k1", "k2", "k3", "old1", "old2"]),
+        st.lists(RESULTS, min_size=1, max_size=5),
+    ),
+    faults=st.dictionaries(st.integers(1, 12), st.tuples(ERRORS, st.booleans()), max_size=3),
+    poison=st.sets(st.sampled_from(["R1", "R3", "k2", "old2"]), max_size=2),
+    batch_size=st.integers(1, 4),
+    bulk=st.booleans(),
+)
+@pytest.mark.usefixtures("quick")
+def test_planned_is_the_sum_of_all_ends_whatever_the_crm_answers(
+    trouble, faults, poison, batch_size, bulk, tmp_path_factory
+):
+    crm = Crm()
+    with Ledger(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'l.sqlite'}") as ledger:
+        with_old_tasks(ledger, crm)
+        crm.trouble, crm.poison = {k: list(v) for k, v in trouble.items()}, poison
+        # What was refused as a whole had no effect; every other error may come after it had.
+        crm.faults = {
+            nth: Fault(error, after=after and isinstance(error(), OutcomeUnknown | SourceCorrupt))
+            for nth, (error, after) in faults.items()
+        }
+        store(ledger, *a_bit_of_everything())
+        applied = apply(ledger, crm, batch_size=batch_size, bulk=bulk, bulk_above=2)
+        assert {kind: sum(states.values()) for kind, states in applied.counts.items()} == {
+            "fields": 4,
+            "open_task": 3,
+            "close_task": 2,
+        }
+        assert sum(applied.total(state) for state in END_STATES) == 9
+        assert len(crm.created) == len(set(crm.created))
+        shown = {t.key for t in ledger.tasks() if t.status in ("open", "closed")}
+        written = {i.task.key for i in ledger.intents("p1", "written") if i.task}
+        assert written <= set(crm.tasks)
+        assert written <= shown
+        for intent in ledger.intents("p1", "written"):
+            if intent.kind == "fields":
+                (wanted,) = intent.changes
+                record = crm.records[(intent.object, intent.record_id)]
                 assert record[wanted.field] == wanted.new

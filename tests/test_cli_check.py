@@ -274,6 +274,6 @@ def test_the_doctor_asks_an_api_whose_data_the_credentials_open(tmp_path, monkey
         assert code == 1
         assert found["source desk"][0].startswith("problem: api: refused the credentials (401); ")
         assert "canary" not in json.dumps(found)
-    monkeypatch.setattr("orchestration.doctor.ANSWERS_WITHIN_SECONDS", 0.2)
+    monkeypatch.setattr("orchestration.findings.ANSWERS_WITHIN_SECONDS", 0.2)
     _, found = findings(home)
     assert found["source desk"][0].startswith("problem: rest did not answer within 0.2 seconds; ")

@@ -248,7 +248,7 @@ def test_f79_a_damaged_warehouse_is_one_line_and_is_rebuilt_from_the_lake(home):
 def test_a_stored_score_that_was_tampered_with_is_held_before_the_plan(home):
     tampered = "UPDATE scores.all_scores SET value = 120 WHERE account_id = 'A-1'"
     change(home, tampered)
-    change(home, "DELETE FROM plan.field_changes")
+    change(home, "DELETE FROM plan.record_changes")
     ran = run(home, SMALL_TODAY, pull=False)
     assert not ran.success
     assert ran.failures[0].startswith(

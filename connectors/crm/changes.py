@@ -20,6 +20,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from sys import intern
 from typing import Any
 
 import duckdb
@@ -36,7 +37,7 @@ from connectors.crm.comparing import (
     load_given,
     targets_of,
 )
-from connectors.crm.plans import FieldChange, RecordChange
+from connectors.crm.plans import FieldChange, RecordChange, shared
 from connectors.crm.writing import CrmName
 from contracts.crm_fields import HANDOFF_FACTS, CrmObject, group_of, written_on
 from contracts.errors import HeldError
@@ -78,6 +79,9 @@ class Changes:
     accounts: Mapping[str, int]
     bands: Bands
 
+
+_WHY = {field.name: f"{group_of(field.name)}_reasons" for field in written_on("account")}
+"""Where the reasons for a field stand. Opportunities have no field that accounts do not have."""
 
 _FACTS = ", ".join(f"'{fact.name}'" for fact in HANDOFF_FACTS)
 _SCHEMA = f"""
@@ -187,10 +191,12 @@ def read_changes(connection: duckdb.DuckDBPyConnection, day: dt.date) -> Iterato
     while rows := reader.fetchmany(1000):
         for crm, object, record_id, account_id, names, acknowledged, desired in rows:
             old, new = orjson.loads(acknowledged or "{}"), orjson.loads(desired)
-            changes = (
-                FieldChange(name, old.get(name), new[name], new[f"{group_of(name)}_reasons"] or "")
+            changes = [
+                FieldChange(
+                    intern(name), shared(old.get(name)), shared(new[name]), new[_WHY[name]] or ""
+                )
                 for name in names.split()
-            )
+            ]
             yield RecordChange(crm, object, record_id, account_id, tuple(changes))
 
 

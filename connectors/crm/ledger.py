@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from connectors.crm import ledger_batches, ledger_plans, ledger_seen
 from connectors.crm.lease import Lease, held_lease
-from connectors.crm.ledger_results import confirm
+from connectors.crm.ledger_results import confirm, forget_refusals
 from connectors.crm.ledger_rows import (
     body_of,
     episode_of,
@@ -251,6 +251,15 @@ class Ledger:
         with self._write() as connection:
             ledger_batches.settle(connection, plan_id, ends)
             ledger_batches.forget_tasks(connection, plan_id, ends)
+
+    def withdraw_refusals(
+        self, plan_id: str, refused: Sequence[Intent], reason: str, at: dt.datetime
+    ) -> None:
+        """Put off intents that were refused for what is no fault of their own records."""
+        with self._write() as connection:
+            deferred = [Ended(intent.number, "deferred", reason) for intent in refused]
+            ledger_batches.settle(connection, plan_id, deferred)
+            forget_refusals(connection, refused, at)
 
     def reassign(self, plan_id: str, intent: Intent) -> None:
         """Keep an intent's task with its new owner, before it is sent to that one."""

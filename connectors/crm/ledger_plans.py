@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from connectors.crm.ledger_rows import dumps, episode_row, intent_row, plan_row, task_row
+from connectors.crm.ledger_rows import chunks, dumps, episode_row, intent_row, plan_row, task_row
 from connectors.crm.ledger_tables import approvals, episodes, intents, plans, tasks, upsert
 from connectors.crm.plans import Intent, IntentKind, IntentState, Plan, PlanStatus
 from contracts.errors import LedgerError
@@ -33,8 +33,8 @@ def store(connection: sa.Connection, plan: Plan, its_intents: Sequence[Intent]) 
     )
     connection.execute(sa.update(plans).where(older).values(status="superseded"))
     connection.execute(sa.insert(plans).values(plan_row(plan, its_intents)))
-    if its_intents:
-        rows = [intent_row(plan.plan_id, intent) for intent in its_intents]
+    for some in chunks(its_intents):
+        rows = [intent_row(plan.plan_id, intent) for intent in some]
         connection.execute(sa.insert(intents), rows)
 
 

@@ -146,6 +146,14 @@ def _keep_rejections(
         connection.execute(sa.delete(rejections).where(rejections.c.refused == "{}"))
 
 
+def forget_refusals(connection: sa.Connection, refused: Sequence[Intent], at: dt.datetime) -> None:
+    """What these intents write may be offered again, as if it had never been refused."""
+    fields = {_record(i): values_of(i.changes) for i in refused if i.kind == "fields"}
+    _keep_rejections(connection, fields, {}, at)
+    tasks_of = [{"of": key_of(intent)} for intent in refused if intent.task]
+    _changer(connection)(tasks_of, {"rejected": None, "rejected_at": None})
+
+
 def _rejection(
     crm: CrmName, object: CrmObject, record_id: str, refused: Values, reason: str, at: dt.datetime
 ) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from connectors.crm.plans import FieldChange, Intent, Plan
+from connectors.crm.plans import FieldChange, Intent, Plan, shared
 from connectors.crm.writing import NewTask, TaskChange
 from contracts.actions import Episode, TaskLeft, TaskState
 
@@ -21,8 +22,7 @@ IN_ONE_STATEMENT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Body:
-    changes: tuple[FieldChange, ...] = ()
+class _Task:
     task: NewTask | None = None
     closing: TaskChange | None = None
 
@@ -34,7 +34,7 @@ class _Decided:
     left: tuple[TaskLeft, ...] = ()
 
 
-_body: TypeAdapter[_Body] = TypeAdapter(_Body)
+_task: TypeAdapter[_Task] = TypeAdapter(_Task)
 _decided: TypeAdapter[_Decided] = TypeAdapter(_Decided)
 
 
@@ -107,8 +107,18 @@ def key_of(intent: Intent) -> str | None:
 
 
 def body_of(intent: Intent) -> str:
-    """What an intent writes, as JSON."""
-    return dumps(_Body(intent.changes, intent.task, intent.closing))
+    """What an intent writes, as JSON.
+
+    Many fields change for one and the same reason, which is kept once for each record.
+    """
+    if intent.kind != "fields":
+        return dumps(_Task(intent.task, intent.closing))
+    whys: dict[str, int] = {}
+    changes = [
+        (change.field, change.old, change.new, whys.setdefault(change.why, len(whys)))
+        for change in intent.changes
+    ]
+    return dumps({"changes": changes, "whys": list(whys)})
 
 
 def intent_row(plan_id: str, intent: Intent) -> dict[str, Any]:
@@ -133,7 +143,8 @@ def intent_row(plan_id: str, intent: Intent) -> dict[str, Any]:
 
 def intent_of(row: sa.Row[Any]) -> Intent:
     """An intent from its row."""
-    body = _body.validate_json(row.body)
+    is_fields = row.kind == "fields"
+    about = _Task() if is_fields else _task.validate_json(row.body)
     return Intent(
         number=row.number,
         kind=row.kind,
@@ -141,15 +152,24 @@ def intent_of(row: sa.Row[Any]) -> Intent:
         object=row.object,
         record_id=row.record_id,
         account_id=row.account_id,
-        changes=body.changes,
-        task=body.task,
-        closing=body.closing,
+        changes=_changes_of(row.body) if is_fields else (),
+        task=about.task,
+        closing=about.closing,
         why=row.why,
         state=row.state,
         attempts=row.attempts,
         reason=row.reason,
         crm_id=row.crm_id,
     )
+
+
+def _changes_of(body: str) -> tuple[FieldChange, ...]:
+    found = orjson.loads(body)
+    whys = found["whys"]
+    return tuple([
+        FieldChange(intern(field), shared(old), shared(new), whys[why])
+        for field, old, new, why in found["changes"]
+    ])  # fmt: skip
 
 
 def episode_row(episode: Episode) -> dict[str, Any]:

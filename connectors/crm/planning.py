@@ -240,7 +240,8 @@ def _plan_id(as_of: dt.date, made_at: dt.datetime, intents: Sequence[Intent]) ->
     digest = hashlib.sha256(made_at.isoformat().encode())
     for intent in intents:
         digest.update(orjson.dumps([intent.kind, intent.record_id, intent.number]))
-        digest.update(repr(intent.changes).encode())
+        shown = "\0".join(f"{change.field}={change.new}" for change in intent.changes)
+        digest.update(shown.encode("utf-8", "backslashreplace"))
     return f"{as_of}-{digest.hexdigest()[:6]}"
 
 

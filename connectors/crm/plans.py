@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Literal, NamedTuple
 
 from connectors.crm.writing import CrmName, NewTask, TaskChange
@@ -18,12 +19,21 @@ IntentKind = Literal["fields", "open_task", "close_task"]
 IntentState = Literal["planned", "sent", "written", "rejected", "deferred", "skipped"]
 """`planned` and `sent` are on the way; the other four are ends, and each intent has exactly one."""
 
+_SHORT = 40
+
 END_STATES: tuple[IntentState, ...] = ("written", "rejected", "deferred", "skipped")
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    """One field of one record: what the CRM acknowledged last, what it should show, and why."""
+def shared(value: str | None) -> str | None:
+    """The value itself; equal short ones are one object, for a plan repeats them endlessly."""
+    return intern(value) if value and len(value) <= _SHORT else value
+
+
+class FieldChange(NamedTuple):
+    """One field of one record: what the CRM acknowledged last, what it should show, and why.
+
+    A plan may have millions of these, and a tuple is made five times faster than a dataclass.
+    """
 
     field: str
     old: str | None

@@ -144,8 +144,10 @@ class Channel:
             locked += self._batch(batch, RESENDS[batch[0].kind])
             self.tell(len(batch))
             if self._refused_alone == len(batch) >= ALL_REFUSED:
-                raise Halt("every record of a batch was refused, each in a call of its own; "
-                           "run `healthloop doctor`", failed=True)  # fmt: skip
+                # Which is no verdict on any of them: they are offered again.
+                reason = "every record of a batch was refused, each in a call of its own"
+                self.ledger.withdraw_refusals(self.plan_id, batch, reason, self.now())
+                raise Halt(f"{reason}; run `healthloop doctor`", failed=True)
         return locked
 
     def _batch(self, batch: Sequence[Intent], resends: int) -> list[Intent]:
@@ -195,6 +197,8 @@ class Channel:
         )
         locked = [intent for intent, result in pairs if result.outcome is Outcome.BUSY]
         unsure = [intent for intent, result in pairs if result.outcome is Outcome.UNKNOWN]
+        if len(batch) == 1 and results[0].outcome is Outcome.REJECTED:
+            self._refused_alone += 1
         if unsure and resends:
             locked += self._batch(unsure, resends - 1)
         handed_on = [
@@ -218,7 +222,6 @@ class Channel:
     ) -> list[Intent]:
         """A call that was refused as a whole: its halves are sent, down to single records."""
         if len(batch) == 1:
-            self._refused_alone += 1
             refused = Result(Outcome.REJECTED, reason=error.cause)
             return self._ended(batch_id, batch, [refused], resends)
         self.put_back(batch_id, batch, error.cause)

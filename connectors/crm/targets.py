@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from connectors import vendors
-from connectors.api import ApiConfig
+from connectors.api import ApiConfig, check_account
+from connectors.api_pull import ACCOUNT
 from connectors.crm.settings import CrmSettings, Target
 from connectors.crm.writing import CrmName, CrmWriter, Provisioner
+from connectors.lake import Lake
 from connectors.sources import read_sources
 from contracts.company import Company
-from contracts.errors import SourceRefused
 from contracts.secrets import Secrets
 
 
@@ -47,21 +48,39 @@ def check_accounts(
             than `expect_account` says.
     """
     for crm, target in settings.targets.items():
-        config = config_of(company, crm, target)
-        account = writers[crm].account()
-        expected = config.expect_account
-        if expected is None and target.credentials:
-            source = next(s for s in read_sources(company) if s.name == target.source)
-            assert isinstance(source.config, ApiConfig)
-            vendor = vendors.vendor(crm)
-            reader = vendor.connect(source.config, Secrets(company.home))
-            expected = vendor.account(reader, source.config)
-        if expected not in (None, account):
-            raise SourceRefused(
-                f"{crm}: the credentials for writing open account '{account}', not '{expected}'",
-                "use credentials of the organisation that is read from",
-                vendor=crm,
-            )
+        right_account(company, crm, target, writers[crm])
+
+
+def right_account(company: Company, crm: CrmName, target: Target, writer: CrmWriter) -> str:
+    """The account that a writer opens, if it is the one that is read from.
+
+    Raises:
+        SourceRefused: it is another one, or not the one of `expect_account`.
+    """
+    expected = config_of(company, crm, target).expect_account
+    account = writer.account()
+    check_account(
+        account, expected or _read_from(company, crm, target), vendor=crm,
+        whose=f"{crm}: the credentials for writing",
+        remedy="use credentials of the organisation that is read from",
+    )  # fmt: skip
+    return account
+
+
+def _read_from(company: Company, crm: CrmName, target: Target) -> str | None:
+    """The account that the source was read from; None where only these credentials can tell.
+
+    It is remembered with the last pull: a record's id leads to the same record in a copy of the
+    organisation, so credentials that were changed since must not pass.
+    """
+    remembered = Lake(company).positions(target.source).get(ACCOUNT, {}).get("id")
+    if remembered is not None or not target.credentials:
+        return remembered
+    source = next(source for source in read_sources(company) if source.name == target.source)
+    assert isinstance(source.config, ApiConfig)
+    vendor = vendors.vendor(crm)
+    reader = vendor.connect(source.config, Secrets(company.home))
+    return vendor.account(reader, source.config)
 
 
 def open_provisioner(

@@ -197,6 +197,9 @@ class CrmWriter(Protocol):
         An empty list, or only notes, means that writing may begin.
         """
 
+    def rights(self) -> list[Finding]:
+        """Rights too narrow and too wide, as far as the CRM shows them, and the day's requests."""
+
     def owners(self) -> list[Owner]:
         """Everybody who may own a task, queues too."""
 

@@ -42,10 +42,34 @@ F45   ten megabytes of text       test_values
 F46   one key twice               test_values
 F47   one customer, two accounts  test_values, test_identity
 F49   empty is not null           test_values
+F50   a session expires           test_crm_write_transport
+F51   and cannot be renewed       test_crm_write_transport
+F52   some records are locked     test_crm_write_faults
+F53   all records are locked      test_crm_write_faults
+F54   a record is refused         test_crm_write_faults, test_crm_write_jobs
+F55   a call is refused           test_crm_write_faults
+F56   a silent success            test_crm_write_faults (HubSpot)
+F57   a 207 without some records  test_crm_write_faults (HubSpot)
+F58   the portal is locked, moved test_crm_write_faults (HubSpot)
+F59   results in another order    test_crm_write_faults
+F60   a bulk job breaks off       test_crm_write_jobs (Salesforce)
+F61   no bulk jobs                test_crm_write_jobs (Salesforce)
+F62   the key exists              test_crm_write_faults
+F63   a duplicate by a rule       test_crm_write_faults (Salesforce)
+F64   one key twice in a plan     test_crm_write_faults
+F65   the account is deleted      test_crm_write_faults
+F66   the account is merged       test_crm_write_faults
+F67   and has a new id            test_crm_write_faults (HubSpot)
+F68   a human took up the task    test_crm_write_faults
+F69   a human edited our field    test_crm_write_faults
+F70   the owner has left          test_crm_write_faults
+F71   held, dry run, stopped      test_crm_write_faults
 F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files)
+F77   the disk is full            test_crm_write_sweep (the ledger's)
 ====  =====================================================================================
 
-Every single request of a pull fails in turn in test_request_sweep.
+F1 to F17 on writes are in test_crm_write_transport. Every single request of a pull fails in turn in
+test_request_sweep, every one of an apply in test_crm_write_sweep.
 """
 
 import datetime as dt
@@ -60,6 +84,9 @@ from connectors.http import Http, Patience
 from connectors.sandbox.servers.box import Box
 from connectors.sandbox.servers.running import sandbox
 from connectors.sandbox.world import write_world
+from tests.faults.crm_writes import CRMS, Crm, open_crm
+from tests.faults.crm_writes import FaultFree as FaultFreeCrm
+from tests.faults.killed_applies import Forks
 from tests.faults.vendor_pulls import FIRST, FaultFree
 
 ACCOUNTS = 65
@@ -130,3 +157,22 @@ def box(all_vendors, impatient) -> Iterator[Box]:
 @pytest.fixture(scope="session")
 def fault_free(tmp_path_factory) -> FaultFree:
     return FaultFree(tmp_path_factory.mktemp("fault_free"))
+
+
+@pytest.fixture(params=list(CRMS))
+def crm(request, world, tmp_path, impatient) -> Iterator[Crm]:
+    """Each CRM with all our fields in it, that is written to; nobody waits for anything."""
+    with open_crm(request.param, world, tmp_path / request.param) as crm:
+        yield crm
+
+
+@pytest.fixture(scope="session")
+def fault_free_crm(world, tmp_path_factory) -> FaultFreeCrm:
+    return FaultFreeCrm(world, tmp_path_factory.mktemp("fault_free_crm"))
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Other processes that write into a CRM, and that may be killed."""
+    with Forks() as forks:
+        yield forks

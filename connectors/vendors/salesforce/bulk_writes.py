@@ -7,7 +7,7 @@ anything is written: a job that is not closed does nothing.
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from requests import Response
@@ -138,12 +138,14 @@ class SalesforceBulk:
 
     def results(self, job_id: str, updates: Sequence[FieldUpdate]) -> list[Result]:
         """What became of each record; UNKNOWN for those that the job did not process."""
-        done = {long_id(row["sf__Id"]) for row in self._rows(job_id, "successfulResults")}
+        done = {long_id(id) for (id,) in self._rows(job_id, "successfulResults", "sf__Id")}
         failed = {
-            long_id(row.get("Id") or row.get("sf__Id", "")): bulk_answer(row["sf__Error"])
-            for row in self._rows(job_id, "failedResults")
+            long_id(id or failed): bulk_answer(error)
+            for error, id, failed in self._rows(
+                job_id, "failedResults", "sf__Error", "Id", "sf__Id"
+            )
         }
-        waiting = {long_id(row.get("Id", "")) for row in self._rows(job_id, "unprocessedrecords")}
+        waiting = {long_id(id) for (id,) in self._rows(job_id, "unprocessedrecords", "Id")}
         resolved = self._resolve(updates[0].object, list(failed.items())) if updates else {}
         return [self._result(update, done, failed, resolved, waiting) for update in updates]
 
@@ -185,7 +187,8 @@ class SalesforceBulk:
                 writer.writerow([update.record_id, *cells])
         return text.getvalue().encode()
 
-    def _rows(self, job_id: str, kind: str) -> Iterator[dict[str, str]]:
+    def _rows(self, job_id: str, kind: str, *columns: str) -> list[list[str]]:
+        """Some columns of a job's results; of rows that have an end the first has to be there."""
         url = f"{_path(job_id)}/{kind}"
 
         def fetch(org: Salesforce) -> Response:
@@ -194,17 +197,23 @@ class SalesforceBulk:
 
         answer = self._client.ask(fetch)
         text = answer.content.replace(b"\0", b"").decode("utf-8", "replace")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
+        lines = csv.reader(io.StringIO(text, newline=""))
+        header = next(lines, [])
+        places = [header.index(name) if name in header else None for name in columns]
+        rows = [[_at(line, place) for place in places] for line in lines if line]
         promised = answer.headers.get("Sforce-NumberOfRecords", "")
         if promised and promised != str(len(rows)):
             cause = f"gave {len(rows)} results of a bulk job instead of {promised}"
             raise self._client.named(SourceCorrupt(cause, "try again later"))
-        needed = {"successfulResults": "sf__Id", "failedResults": "sf__Error"}.get(kind)
-        if needed and rows and needed not in rows[0]:
+        if rows and columns[0] not in header and kind != "unprocessedrecords":
             raise self._client.named(
                 SourceCorrupt("gave results of a bulk job in another shape", "try again later")
             )
-        yield from rows
+        return rows
+
+
+def _at(line: Sequence[str], place: int | None) -> str:
+    return line[place] if place is not None and place < len(line) else ""
 
 
 def _cell(value: Value) -> str:
