@@ -235,6 +235,7 @@ def _made(
         rejected=ledger.rejections(),
         accounts=scope.accounts,
     )
+    records = planning.records_of(connection)
     decisions = actions.plan_actions(
         connection,
         library,
@@ -245,13 +246,18 @@ def _made(
         tasks_per_owner_a_week=settings.actions.tasks_per_owner_a_week,
         capacity=settings.actions.capacity,
         only=scope.accounts,
+        reachable={
+            account
+            for account, record in records.items()
+            if record.crm in people and (record.crm, record.record_id) not in tombstones
+        },
         scores=scope.relations.scores,
         contributions=scope.relations.contributions,
         accounts=scope.relations.accounts,
         values=scope.relations.values,
     )
     around = planning.Surroundings(
-        records=planning.records_of(connection),
+        records=records,
         people=people,
         gone=frozenset(tombstones),
         crm_of_task=ledger.crm_of_tasks(),

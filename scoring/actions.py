@@ -121,13 +121,15 @@ def queue_of(
     owner: str | None = None,
 ) -> list[QueueEntry]:
     """Each person's week as of a scored day: what to do and why, what waits, and what was done."""
-    create_schema(connection)
     episodes, tasks = list(episodes), list(tasks)
     ids = sorted({task.account_id for task in tasks} | {e.account_id for e in episodes})
-    values = connection.execute(
-        "SELECT account_id, playbook, value FROM actions.trigger_days "
-        f"WHERE as_of = {literal(day)} AND state = 'holds'"
-    ).fetchall()
+    try:
+        values = connection.execute(
+            "SELECT account_id, playbook, value FROM actions.trigger_days "
+            f"WHERE as_of = {literal(day)} AND state = 'holds'"
+        ).fetchall()
+    except duckdb.CatalogException:  # scored before there were playbooks, and opened read-only
+        values = []
     return queue(
         day=day,
         playbooks=library.playbooks,

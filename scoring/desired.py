@@ -23,6 +23,9 @@ from scoring.sql import render
 ACCOUNTS_AT_ONCE = 50_000
 """So many accounts are worked at once, so that memory hardly grows with them."""
 
+CLEARED_WITHIN_DAYS = 30
+"""So long after an account lost a score the CRM is asked to clear it: time enough to be heard."""
+
 _FACTS = [
     {
         "name": fact.name,
@@ -50,7 +53,8 @@ def compute(
     the desired outcome beside its health, and what sales noted for the handoff. Numbers are
     rounded to what people see, so that noise is never a change: 67.9 and 68.0 are both ``68``. The
     change in a week is one of rounded numbers too: 68 after 71 is ``-3``; the week before is the
-    newest scored day seven to fourteen days ago.
+    newest scored day seven to fourteen days ago. A handoff or health score that an account has no
+    more is cleared.
 
     Args:
         instant: when the day is over (UTC, naive), for what was noted for the handoff by then.
@@ -81,6 +85,7 @@ def compute(
                 with_handoffs=with_handoffs,
                 facts=_FACTS,
                 families=SCORES,
+                cleared_within_days=CLEARED_WITHIN_DAYS,
                 parts=[part for part in PARTS if part != "score"],
                 columns=_COLUMNS,
                 length=TEXT_LENGTH,

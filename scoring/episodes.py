@@ -131,11 +131,17 @@ class _Candidate:
         return Counter(owner for owner in owners_of(self.case) if owner)
 
     @property
-    def rank(self) -> tuple[float, dt.date, str, str]:
-        """Most value first, then who has waited longest."""
+    def cannot_wait(self) -> bool:
+        """Whether something of it is due on the very day: a full week is no reason then."""
+        return any(task.due == 0 for task in self.case.playbook.tasks)
+
+    @property
+    def rank(self) -> tuple[bool, float, dt.date, str, str]:
+        """What cannot wait first, then most value, then who has waited longest."""
         episode = self.case.episode
         return (
-            -self.case.trigger.value, episode.opened_on, episode.account_id, episode.playbook
+            not self.cannot_wait, -self.case.trigger.value, episode.opened_on, episode.account_id,
+            episode.playbook,
         )  # fmt: skip
 
 
@@ -307,9 +313,9 @@ class _Today:
         self.candidates.append(_Candidate(self._case(episode, trigger), waited))
 
     def open_what_fits(self) -> None:
-        """Give out the weeks' room, most value at risk first; the rest waits."""
+        """Give out the weeks' room, most value at risk first; what can wait waits."""
         for candidate in sorted(self.candidates, key=lambda candidate: candidate.rank):
-            if self.week.has_room(candidate.needed):
+            if candidate.cannot_wait or self.week.has_room(candidate.needed):
                 self._open(candidate)
                 self._keep(candidate.case.episode)
             elif not candidate.waited:

@@ -106,7 +106,10 @@ def _section(library: Library, name: str, playbook: Playbook, *, level: int) -> 
             f"- **Hold-out:** {playbook.holdout:.0%} of the accounts, drawn within segment and "
             "stage, get no task, so that we learn whether it helps."
         )
-    yield f"- **Ranked by** {_value(playbook)} where somebody's week is full."
+    if any(task.due == 0 for task in playbook.tasks):
+        yield "- **Never waits**, however full somebody's week is: it is due on the day."
+    else:
+        yield f"- **Ranked by** {_value(playbook)} where somebody's week is full."
     if playbook.believes:
         yield f"- **We believe:** {_joined(playbook.believes)}"
 

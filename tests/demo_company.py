@@ -47,7 +47,7 @@ def scored_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ran = run(home, *WEEK_ENDS, TODAY)
         assert (ran.success, ran.failures, ran.warnings) == (True, (), ())
 
-    return _made_once(tmp_path_factory, "scored-demo", make)
+    return made_once(tmp_path_factory, "scored-demo", make)
 
 
 def write_company_of_files(home: Path, *, accounts: int) -> WorldTruth | None:
@@ -78,7 +78,7 @@ def scored_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ran = run(write_small_company(home), SMALL_TODAY)
         assert ran.success, ran.failures
 
-    return _made_once(tmp_path_factory, "scored-small", make)
+    return made_once(tmp_path_factory, "scored-small", make)
 
 
 def own(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -87,9 +87,10 @@ def own(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mine if mine.exists() else Path(shutil.copytree(home, mine))
 
 
-def _made_once(
+def made_once(
     tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
 ) -> Path:
+    """A folder that `make` fills, once for all workers of a session; never change it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     home, done = shared / name, shared / f"{name}.done"

@@ -258,6 +258,22 @@ def test_other_relations_may_be_judged_for_a_few_accounts():
     assert [episode.account_id for episode in decisions.episodes] == ["c"]
 
 
+def test_a_few_accounts_may_be_judged_on_a_day_that_is_not_scored_yet():
+    world = World(p=playbook(trigger={"when": "usage = 0"})).day(a={}, b={})
+    today = DAY + dt.timedelta(1)
+    for account in ("a", "b"):
+        for name in ("accounts", "metric_values"):
+            world.connection.execute(
+                f"CREATE OR REPLACE TABLE now_{name} AS SELECT * REPLACE (as_of + 1 AS as_of) "
+                "FROM metrics." + name + " WHERE account_id = ?", [account],
+            )  # fmt: skip
+        actions.find_triggers(
+            world.connection, world.library, today, accounts="now_accounts",
+            values="now_metric_values",
+        )  # fmt: skip
+    assert world.states(today) == {("a", "p"): "holds", ("b", "p"): "holds"}
+
+
 # -- for_days -------------------------------------------------------------------------------------
 
 
@@ -576,6 +592,16 @@ def test_an_account_without_a_record_in_the_crm_takes_no_room():
     assert [d.account_id for d in life.day(7, holds("a"), holds("b")).open if d.task == "1"] == [
         "a"
     ]
+
+
+def test_what_is_due_on_the_very_day_does_not_wait_for_room():
+    today = PLAYBOOKS["p"].tasks[0].model_copy(update={"due": 0})
+    urgent = {**PLAYBOOKS, "now": PLAYBOOKS["p"].model_copy(update={"tasks": [today]})}
+    life = Life("ab", playbooks=urgent, capacity=Capacity(1))
+    assert [d.playbook for d in life.day(0, holds("a", value=9)).open] == ["p"]
+    later = life.day(1, holds("a", value=9), holds("b", "now"), holds("b", value=8))
+    assert [d.playbook for d in later.open] == ["now"]
+    assert {e.playbook: e.state for e in later.episodes} == {"now": "open", "p": "waiting"}
 
 
 def test_a_queue_and_an_unknown_owner_have_no_week_that_could_be_full():

@@ -279,6 +279,21 @@ def test_a_warehouse_without_handoffs_has_no_handoff_facts(connection):
     assert set(wanted(connection, "a")) == RISK
 
 
+def test_a_score_that_an_account_has_no_more_is_cleared_once(crm, connection):
+    crm.plan(lib=ALL_KINDS)
+    crm.take()
+    without = library({"active": ACTIVE}, scorecard(components=COMPONENTS))
+    tomorrow = DAY + dt.timedelta(1)
+    crm.plan(tomorrow, lib=without)
+    changes = written(connection, "a", tomorrow)
+    cleared = {name for name in changes if name.startswith("handoff_")}
+    assert {changes[name][1] for name in cleared} == {None}
+    assert {"handoff_score", "handoff_band", "handoff_as_of"} <= cleared
+    crm.take()
+    crm.plan(tomorrow + dt.timedelta(1), lib=without)
+    assert not cleared & set(written(connection, "a", tomorrow + dt.timedelta(1)))
+
+
 def test_a_prospect_with_an_open_deal_shows_its_handoff_facts(crm, connection):
     add_account(connection, "prospect", crm="hubspot", crm_id="9", is_customer=False)
     deal(connection, "prospect", "1", promised_outcome="growth")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from connectors.collecting import rarely_collecting
 from connectors.crm.answers import decide, read_back
 from connectors.crm.jobs import AT_WORK, send_by_jobs, settle_job
 from connectors.crm.lease import Lease
@@ -73,6 +74,7 @@ class Recovered:
     waiting: tuple[str, ...] = ()
 
 
+@rarely_collecting()
 def apply_plan(
     ledger: Ledger,
     plan_id: str,

@@ -66,7 +66,8 @@ def parts(intents: Sequence[Intent]) -> Iterator[list[Intent]]:
     part: list[Intent] = []
     size = 0
     for intent in intents:
-        bytes_of = sum(len((change.new or "#N/A").encode()) + 3 for change in intent.changes) + 20
+        text = "".join([change.new or "#N/A" for change in intent.changes])
+        bytes_of = len(text.encode()) + 3 * len(intent.changes) + 20
         if part and size + bytes_of > JOB_BYTES:
             yield part
             part, size = [], 0

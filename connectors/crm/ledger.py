@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 import sqlalchemy as sa
 
+from connectors.collecting import rarely_collecting
 from connectors.crm import ledger_batches, ledger_plans, ledger_seen
 from connectors.crm.lease import Lease, held_lease
 from connectors.crm.ledger_results import confirm, forget_refusals
@@ -105,6 +106,7 @@ class Ledger:
 
     # Plans
 
+    @rarely_collecting()
     def store(self, plan: Plan, intents_of: Iterable[Intent]) -> None:
         """Keep a plan with its intents; older plans of its lane that wait are superseded."""
         with self._write() as connection:

@@ -4,14 +4,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from sys import intern
 from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from connectors.crm.plans import FieldChange, Intent, Plan, shared
+from connectors.crm.plans import FieldChange, Intent, Plan
 from connectors.crm.writing import NewTask, TaskChange
 from contracts.actions import Episode, TaskLeft, TaskState
 
@@ -34,6 +33,10 @@ class _Decided:
     left: tuple[TaskLeft, ...] = ()
 
 
+_Change = tuple[str, str | None, str | None, int]  # field, old, new, and which reason
+_changes: TypeAdapter[tuple[list[str], list[_Change]]] = TypeAdapter(
+    tuple[list[str], list[_Change]]
+)
 _task: TypeAdapter[_Task] = TypeAdapter(_Task)
 _decided: TypeAdapter[_Decided] = TypeAdapter(_Decided)
 
@@ -118,7 +121,7 @@ def body_of(intent: Intent) -> str:
         (change.field, change.old, change.new, whys.setdefault(change.why, len(whys)))
         for change in intent.changes
     ]
-    return dumps({"changes": changes, "whys": list(whys)})
+    return dumps((list(whys), changes))
 
 
 def intent_row(plan_id: str, intent: Intent) -> dict[str, Any]:
@@ -164,12 +167,8 @@ def intent_of(row: sa.Row[Any]) -> Intent:
 
 
 def _changes_of(body: str) -> tuple[FieldChange, ...]:
-    found = orjson.loads(body)
-    whys = found["whys"]
-    return tuple([
-        FieldChange(intern(field), shared(old), shared(new), whys[why])
-        for field, old, new, why in found["changes"]
-    ])  # fmt: skip
+    whys, changes = _changes.validate_json(body)
+    return tuple([FieldChange(field, old, new, whys[why]) for field, old, new, why in changes])
 
 
 def episode_row(episode: Episode) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Literal
 import duckdb
 import orjson
 
+from connectors.collecting import rarely_collecting
 from connectors.crm.people import Assignee, People, due_day, end_of_work
 from connectors.crm.plans import FieldChange, Intent, Plan, RecordChange
 from connectors.crm.writing import CrmName, NewTask, TaskChange
@@ -66,6 +67,7 @@ def records_of(connection: duckdb.DuckDBPyConnection) -> dict[str, CrmRecord]:
     return {account: CrmRecord(*rest) for account, *rest in rows}
 
 
+@rarely_collecting()
 def make_plan(
     *,
     as_of: dt.date,

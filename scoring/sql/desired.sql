@@ -91,6 +91,15 @@ WITH week_before AS (
         SELECT max(as_of) FROM scores.current_revisions
         WHERE as_of BETWEEN {{ day }} - 14 AND {{ day }} - 7
     ) AND {{ of_part }}
+),
+-- Scores that an account had until a while ago, and has no more: it left the stage, or wants another
+-- outcome. What the CRM shows of them is cleared, or a red handoff would stand there for years.
+former AS (
+    SELECT account_id, bool_or(score = 'handoff') AS handoff, bool_or(score <> 'handoff') AS health
+    FROM scores.scores
+    WHERE as_of >= {{ day }} - {{ cleared_within_days }} AND as_of < {{ day }}
+        AND (score = 'handoff' OR starts_with(score, 'health:')) AND {{ of_part }}
+    GROUP BY account_id
 )
 SELECT
     {{ day }} AS as_of, account_id,
@@ -99,7 +108,11 @@ SELECT
 {% for part in parts %}
     {{ family }}.{{ part }} AS {{ family }}_{{ part }},
 {% endfor %}
+{% if family in ("health", "handoff") %}
+    coalesce({{ family }}.held, CASE WHEN former.{{ family }} THEN false END) AS {{ family }}_held,
+{% else %}
     {{ family }}.held AS {{ family }}_held,
+{% endif %}
 {% endfor %}
     left(health.outcome, {{ length }}) AS health_outcome,
     facts.* EXCLUDE (account_id, opportunity_id),
@@ -112,6 +125,7 @@ FROM (
 {% for family in families %}
 LEFT JOIN {{ shown(family) }} AS {{ family }} USING (account_id)
 {% endfor %}
+LEFT JOIN former USING (account_id)
 LEFT JOIN handoff_facts AS facts USING (account_id);
 {% if first %}
 

@@ -1,8 +1,12 @@
--- What is kept of a day's triggers, in place of what a former run of the day kept for these accounts.
+-- What is kept of a day's triggers, in place of what a former run of the day kept for these accounts
+-- and, once the whole day is scored, for those that are no customers any more.
 DELETE FROM actions.trigger_days
 WHERE as_of = {{ day }} AND (
     account_id IN (SELECT account_id FROM trigger_facts)
-    OR account_id NOT IN (SELECT account_id FROM metrics.accounts WHERE as_of = {{ day }})
+    OR (
+        EXISTS (SELECT 1 FROM metrics.accounts WHERE as_of = {{ day }})
+        AND account_id NOT IN (SELECT account_id FROM metrics.accounts WHERE as_of = {{ day }})
+    )
 );
 INSERT INTO actions.trigger_days BY NAME
 SELECT

@@ -63,9 +63,17 @@ F67   and has a new id            test_crm_write_faults (HubSpot)
 F68   a human took up the task    test_crm_write_faults
 F69   a human edited our field    test_crm_write_faults
 F70   the owner has left          test_crm_write_faults
-F71   held, dry run, stopped      test_crm_write_faults
-F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files)
-F77   the disk is full            test_crm_write_sweep (the ledger's)
+F71   held, dry run, stopped      test_crm_write_faults, test_crm_runs_faults
+F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files),
+                                  test_killed_applies (both CRMs)
+F73   SIGTERM                     test_crm_process_faults
+F74   two runs at once            test_crm_process_faults, test_crm_runs_faults, test_ledger
+F75   the lease of the dead       test_crm_process_faults, test_ledger
+F77   the disk is full            test_crm_process_faults, test_crm_write_sweep, test_ledger
+F80   a ledger of another version test_crm_process_faults, test_ledger
+F81   the ledger is lost          test_crm_process_faults, test_ledger
+F82   very many changes           test_crm_runs_faults
+F83   who tries again             test_crm_runs_faults
 ====  =====================================================================================
 
 F1 to F17 on writes are in test_crm_write_transport. Every single request of a pull fails in turn in

@@ -1,4 +1,5 @@
-"""Faults of whole runs into a CRM: dry runs (F71), much at once (F82), who tries again (F83)."""
+"""Faults of whole runs into a CRM: dry runs (F71), two runs (F74), very many changes (F82), and
+who tries again (F83)."""
 
 import json
 import shutil
@@ -10,6 +11,8 @@ import dagster as dg
 import pytest
 import yaml
 
+from connectors.crm.ledger import Ledger
+from connectors.crm.settings import ledger_url
 from connectors.sandbox.demo import TEMPLATE
 from contracts.company import read_company
 from contracts.errors import InputError
@@ -95,6 +98,23 @@ def test_f71_a_dry_run_plans_and_never_writes(crm, home, write):
     assert len(crm.box.log) == before
     assert crm.sent() == 0
     assert crm.shown() == ({}, {})
+
+
+def test_f74_a_run_that_comes_second_says_so_in_a_line_and_asks_nothing(crm, home, write):
+    planned(home, crm)
+    say(home, crm, apply=True)
+    before = len(crm.box.log)
+    with (
+        Ledger(ledger_url(read_company(home))) as ledger,
+        ledger.lease(holder="the schedule", now=crm.now, seconds=300),
+        pytest.raises(dg.Failure, match=r"^.*another run \(the schedule\) has been .*") as caught,
+    ):
+        write()
+    assert "\n" not in caught.value.description
+    assert not caught.value.allow_retries
+    assert len(crm.box.log) == before
+    assert write().success
+    assert len(crm.shown()[0]) == 24
 
 
 def test_f83_f51_a_run_that_is_refused_fails_for_good_after_a_few_requests(crm, home, write):

@@ -17,7 +17,7 @@ from connectors.crm import ledger_tables
 from connectors.crm.ledger import Ledger
 from tests.faults.crm_writes import CRMS, Crm, Wish, assert_alike, check, check_converged, open_crm
 from tests.faults.killed_applies import JOB_POINTS, POINTS, prepared_quickly
-from tests.ledgers import fresh_schema
+from tests.ledgers import emptied
 
 KINDS = [(crm, point) for crm in CRMS for point in POINTS] + [
     ("salesforce", point) for point in JOB_POINTS
@@ -111,7 +111,7 @@ class Killing:
     def ledger(self, case):
         if not case.in_postgres:
             return patch.object(Crm, "url", Crm.url)
-        return patch.object(Crm, "url", fresh_schema(self.request.getfixturevalue("postgres")))
+        return patch.object(Crm, "url", emptied(self.request.getfixturevalue("postgres")))
 
     def kill(self, crm, wish, case, plan_id, point, passage):
         crm.sleep(600)  # the lease of the dead is over

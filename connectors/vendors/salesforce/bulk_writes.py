@@ -7,6 +7,7 @@ anything is written: a job that is not closed does nothing.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -147,26 +148,22 @@ class SalesforceBulk:
         }
         waiting = {long_id(id) for (id,) in self._rows(job_id, "unprocessedrecords", "Id")}
         resolved = self._resolve(updates[0].object, list(failed.items())) if updates else {}
-        return [self._result(update, done, failed, resolved, waiting) for update in updates]
+        times = Counter(long_id(update.record_id) for update in updates)
+        return [
+            self._refused(update, done, times)
+            or _result(long_id(update.record_id), done, failed, resolved, waiting)
+            for update in updates
+        ]
 
-    def _result(
-        self,
-        update: FieldUpdate,
-        done: set[str],
-        failed: Mapping[str, dict[str, Any]],
-        resolved: Mapping[str, Result],
-        waiting: set[str],
-    ) -> Result:
+    def _refused(
+        self, update: FieldUpdate, done: set[str], times: Mapping[str, int]
+    ) -> Result | None:
+        """Why a record was not uploaded; one that is done, and came once, certainly was."""
         id = long_id(update.record_id)
+        if times[id] == 1 and id in done:
+            return None
         values = self._names.values(update)
-        if isinstance(values, Result):
-            return values
-        if id in failed:
-            return resolved.get(id) or result_of(failed[id])
-        if id in done:
-            return Result(Outcome.DONE, crm_id=id)
-        reason = "not processed" if id in waiting else "the job does not mention it"
-        return Result(Outcome.UNKNOWN, reason=reason)
+        return values if isinstance(values, Result) else None
 
     def _set_state(self, job_id: str, state: str) -> None:
         path = _path(job_id)
@@ -210,6 +207,21 @@ class SalesforceBulk:
                 SourceCorrupt("gave results of a bulk job in another shape", "try again later")
             )
         return rows
+
+
+def _result(
+    id: str,
+    done: set[str],
+    failed: Mapping[str, dict[str, Any]],
+    resolved: Mapping[str, Result],
+    waiting: set[str],
+) -> Result:
+    if id in failed:
+        return resolved.get(id) or result_of(failed[id])
+    if id in done:
+        return Result(Outcome.DONE, crm_id=id)
+    reason = "not processed" if id in waiting else "the job does not mention it"
+    return Result(Outcome.UNKNOWN, reason=reason)
 
 
 def _at(line: Sequence[str], place: int | None) -> str:
