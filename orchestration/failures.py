@@ -9,15 +9,18 @@ from contracts.errors import ConfigurationError, HealthloopError, SourceUnavaila
 
 
 @contextmanager
-def told_to_dagster() -> Iterator[None]:
-    """Raise this project's errors as `dg.Failure`; only what may pass by itself is retried."""
+def told_to_dagster(*, retries: bool = True) -> Iterator[None]:
+    """Raise this project's errors as `dg.Failure`; only what may pass by itself is retried.
+
+    Nothing is where `retries` is false: what writes goes on in the next run, which reads back first.
+    """
     try:
         yield
     except HealthloopError as error:
-        raise failure_of(error) from None
+        raise failure_of(error, retries=retries) from None
 
 
-def failure_of(error: HealthloopError) -> dg.Failure:
+def failure_of(error: HealthloopError, *, retries: bool = True) -> dg.Failure:
     """A failure with the remedy first and the cause behind it."""
     metadata = {"cause": error.cause, "remedy": error.remedy}
     if isinstance(error, ConfigurationError):
@@ -26,5 +29,5 @@ def failure_of(error: HealthloopError) -> dg.Failure:
     return dg.Failure(
         description=text,
         metadata=metadata,
-        allow_retries=isinstance(error, SourceUnavailable),
+        allow_retries=retries and isinstance(error, SourceUnavailable),
     )

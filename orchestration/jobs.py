@@ -51,7 +51,7 @@ def judge_and_apply(
     context: dg.OpExecutionContext, config: Verdict, company_folder: CompanyFolder
 ) -> None:
     """Let a held plan go, or drop it."""
-    with told_to_dagster():
+    with told_to_dagster(retries=False):
         company = company_folder.read()
         judge_plan(company, config.plan, approve=config.approve, by=config.by, clock=clock)
         if not config.approve:

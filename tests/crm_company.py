@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,8 +25,11 @@ from connectors.crm.writing import CrmName
 from connectors.sandbox.servers.box import Box, credentials
 from connectors.sandbox.servers.running import sandbox
 from connectors.sandbox.vendors import hubspot_control as portal
+from connectors.sandbox.servers.tables import Table
 from connectors.sandbox.vendors.salesforce_objects import records, save
+from connectors.sandbox.vendors.zendesk import Desk
 from connectors.sandbox.world import write_world
+from connectors.sandbox.world.population import OUTCOMES_WANTED
 from contracts.company import Company, read_company
 from orchestration.runs import Run, run_news
 from tests.faults.crm_writes import CRMS, Crm
@@ -75,16 +78,9 @@ pillars: {reactive: {weight: 100}}
 components:
   - metric: open_p1_tickets
     pillar: reactive
-    weight: 60
-    points: {0: 0, 1: 70, 3: 100}
+    weight: 100
+    points: {0: 10, 1: 45, 2: 80, 3: 100}
     because: "Open P1 tickets: {value}"
-  - metric: tickets_90d
-    pillar: reactive
-    weight: 40
-    points: {0: 0, 40: 100}
-    because: "Tickets in 90 days: {value}"
-caps:
-  - {when: open_p1_tickets >= 2, at_least: 80, because: Two P1 tickets are open}
 bands: {red: 70, yellow: 40}
 coverage: {minimum: 0.5}
 """
@@ -149,6 +145,15 @@ tasks:
     subject: "Make a recovery plan for {account.name}: {reason}"
     steps: [Read the reasons, Call the champion]
 """
+UPSELL_READY = """\
+purpose: Who has outgrown what it bought should hear what there is.
+kind: upsell
+expected: You offer it within a week.
+trigger: {score: upsell, band: ready}
+cooldown: 90d
+tasks:
+  - {owner: sales, due: +5d, subject: "Offer {account.name} more", steps: [Call the sponsor]}
+"""
 
 
 def write_company(home: Path, crm: CrmName, *, apply: bool = False) -> None:
@@ -164,8 +169,11 @@ def write_company(home: Path, crm: CrmName, *, apply: bool = False) -> None:
     write(home / "scorecards/health.yaml", HEALTH)
     write(home / "playbooks/p1-open.yaml", P1_OPEN)
     write(home / "playbooks/risk-red.yaml", RISK_RED)
+    write(home / "playbooks/upsell-ready.yaml", UPSELL_READY)
     write(home / ".env", "".join(f"{k}={v}\n" for k, v in sorted(credentials().items())))
     write_world(home / WORLD, accounts=ACCOUNTS, today=FIRST_DAY)
+    changes = home / WORLD / "crm/account_changes.csv"
+    write(changes, re.sub("|".join(OUTCOMES_WANTED), "goals", changes.read_text(encoding="utf-8")))
 
 
 def crm_yaml(crm: CrmName, *, apply: bool, more: str = "") -> str:
@@ -191,7 +199,6 @@ class CrmCompany:
     home: Path
     crm: Crm
     box: Box
-    tickets: int = field(default=0)
 
     @property
     def day(self) -> dt.date:
@@ -277,15 +284,19 @@ class CrmCompany:
         tasks = [{"key": key, **task} for key, task in shown.items()]
         return [t for t in tasks if account is None or f"/{account}" in t["episode"]]
 
-    def calm_account(self, place: int = 0) -> str:
-        """An account in green without an open P1 ticket, and with a CSM who is there."""
+    def calm_accounts(self) -> list[str]:
+        """Accounts in green, oldest customers first, with a CSM and not ready for an upsell last:
+        those that nothing else happens to."""
         rows = self.rows(
-            "SELECT s.account_id FROM scores.scores AS s JOIN metrics.metric_values AS m "
-            "USING (as_of, account_id) JOIN metrics.accounts AS a USING (as_of, account_id) "
-            "WHERE s.as_of = ? AND s.score = 'risk' AND s.band = 'green' AND a.owner IS NOT NULL "
-            "AND m.metric = 'open_p1_tickets' AND m.value = 0 ORDER BY s.value, 1", self.day,
+            "SELECT a.account_id FROM metrics.accounts AS a "
+            "JOIN scores.scores AS r ON r.as_of = a.as_of AND r.account_id = a.account_id "
+            "WHERE a.as_of = ? AND r.score = 'risk' AND r.band = 'green' "
+            "AND a.owner IS NOT NULL AND a.account_id NOT IN "
+            "(SELECT account_id FROM signals.opportunities WHERE account_id IS NOT NULL "
+            "AND (closed_at IS NULL OR closed_at > '2026-03-01')) ORDER BY a.started_on, 1",
+            self.day,
         )  # fmt: skip
-        return str(rows[place][0])
+        return [account for (account,) in rows]
 
     # What people do
 
@@ -295,30 +306,31 @@ class CrmCompany:
             "SELECT source_key FROM signals.account_keys WHERE account_id = ? "
             "AND source = 'helpdesk'", account,
         )  # fmt: skip
-        self.tickets += 1
-        id = str(9_000_000 + self.tickets)
-        self._put_ticket(id, int(organizations[0][0]), priority, "new", text)
+        tickets = self._tickets
+        id = str(9_000_000 + len(tickets.rows(self.box.now.timestamp(), deleted=True)))
+        now = _iso(self.box.now)
+        body = {
+            "id": int(id), "created_at": now, "updated_at": now, "priority": priority,
+            "status": "new", "requester_id": 1, "organization_id": int(organizations[0][0]),
+            "tags": [], "satisfaction_rating": {"score": "unoffered"}, "subject": text,
+            "description": text,
+            "metric_set": {"reopens": 0, "reply_seconds": None, "solve_seconds": None},
+        }  # fmt: skip
+        tickets.put(id, body, self.box.now.timestamp())
         return id
 
     def solve_ticket(self, id: str) -> None:
         """Support solves a ticket, now."""
-        row = self.box.tables()["zendesk", "tickets"].get(id, self.box.now.timestamp())
-        assert row is not None
         now = self.box.now.timestamp()
-        body = row.body | {"status": "solved", "updated_at": _iso(self.box.now)}
-        body["metric_set"] = {"reopens": 0, "reply_seconds": 1, "solve_seconds": 60}
-        self.box.tables()["zendesk", "tickets"].put(id, body, now)
+        row = self._tickets.get(id, now)
+        assert row is not None
+        solved = {"status": "solved", "updated_at": _iso(self.box.now)}
+        metrics = {"reopens": 0, "reply_seconds": 1, "solve_seconds": 60}
+        self._tickets.put(id, row.body | solved | {"metric_set": metrics}, now)
 
-    def _put_ticket(self, id: str, organization: int, priority: str, status: str, text: str) -> None:
-        now = self.box.now
-        body = {
-            "id": int(id), "created_at": _iso(now), "updated_at": _iso(now), "priority": priority,
-            "status": status, "requester_id": 1, "organization_id": organization,
-            "tags": [], "satisfaction_rating": {"score": "unoffered"}, "subject": text or "Help",
-            "description": text or "Help",
-            "metric_set": {"reopens": 0, "reply_seconds": None, "solve_seconds": None},
-        }  # fmt: skip
-        self.box.tables()["zendesk", "tickets"].put(id, body, now.timestamp())
+    @property
+    def _tickets(self) -> Table:
+        return Desk(self.box)._table("tickets")
 
     def type_in(self, object: str, id: str, **values: str | None) -> None:
         """Somebody changes fields of a record by their names in the CRM, now."""

@@ -18,7 +18,7 @@ from orchestration.definitions import definitions_of
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-GROUPS = {"raw", "signals", "metrics", "scores", "plan"}
+GROUPS = {"raw", "signals", "metrics", "scores", "plan", "actions", "crm"}
 
 
 @pytest.fixture(scope="module")
@@ -99,24 +99,23 @@ def test_every_asset_has_a_group_kinds_an_owner_and_a_description_for_people(spe
         assert spec.description.endswith((".", "?"))
 
 
-def test_the_graph_leads_from_every_source_through_signals_to_the_plan(graph):
-    plan = dg.AssetKey(["plan", "field_changes"])
-    above, todo = set(), {plan}
+def test_the_graph_leads_from_every_source_through_signals_to_the_crm(graph):
+    above, todo = set(), {dg.AssetKey(["crm", "writes"])}
     while todo:
         key = todo.pop()
         above.add(key)
         todo |= graph.get(key).parent_keys - above
     left_out = graph.get_all_asset_keys() - above
     assert {key.path[0] for key in above} == GROUPS
-    # Outcomes are evidence: no score may read them.
-    assert {key.to_user_string() for key in left_out} <= {"signals/outcomes"}
+    # Outcomes are evidence: no score may read them. The fast lane has a way of its own.
+    assert {key.to_user_string() for key in left_out} <= {"signals/outcomes", "crm/news"}
 
 
 def test_what_is_as_of_a_day_is_partitioned_by_day_and_backfills_a_range_in_one_run(graph):
     company = read_company(TEMPLATE)
     days = [graph.get(key) for key in graph.get_all_asset_keys() if key.path[0] in
-            ("metrics", "scores", "plan")]  # fmt: skip
-    assert len(days) == 4
+            ("metrics", "scores", "plan", "actions", "crm") and key.path[-1] != "news"]  # fmt: skip
+    assert len(days) == 7
     for node in days:
         assert node.backfill_policy == dg.BackfillPolicy.single_run()
         keys = node.partitions_def.get_partition_keys()
@@ -135,7 +134,7 @@ def test_every_check_that_protects_the_crm_is_blocking(graph):
     assert blocking == {
         ("raw", "not_empty"), ("signals", "contract"), ("signals", "linked_to_accounts"),
         ("scores", "within_range"), ("scores", "contributions_add_up"),
-        ("scores", "share_of_accounts_changing_band"),
+        ("scores", "share_of_accounts_changing_band"), ("crm", "gate"),
     }  # fmt: skip
     assert warning == {
         ("raw", "delivering"), ("raw", "healthy"), ("signals", "streams_are_trusted"),

@@ -7,10 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from connectors.crm.ledger_results import keep_results
-from connectors.crm.ledger_rows import intent_of
+from connectors.crm.ledger_rows import chunks, intent_of
 from connectors.crm.ledger_tables import attempts, batches, intents, tasks
 from connectors.crm.plans import Ended, IntentState, Method, OpenBatch
 from contracts.errors import HeldError, LedgerError
+
+RECORDS_AT_ONCE = 5000
 
 _mine = (intents.c.plan_id == sa.bindparam("of_plan")) & (intents.c.number == sa.bindparam("of"))
 _ENDING = ("state", "reason", "crm_id")
@@ -55,11 +57,11 @@ def finish(
         raise HeldError(
             f"another run has already ended batch {batch_id}", "let it end, then run again"
         )
-    found = connection.execute(sa.select(intents).where(_in_batch(batch.plan_id, batch_id)))
-    by_number = {row.number: intent_of(row) for row in found}
-    if sorted(end.number for end in ends) != sorted(by_number):
+    numbers = sa.select(attempts.c.number).where(attempts.c.batch_id == batch_id)
+    sent = connection.execute(numbers).scalars().all()
+    if sorted(end.number for end in ends) != sorted(sent):
         raise LedgerError(
-            f"batch {batch_id} does not add up: {len(by_number)} records, {len(ends)} results",
+            f"batch {batch_id} does not add up: {len(sent)} records, {len(ends)} results",
             "report it",
         )
     alike = {(end.state, end.reason, end.crm_id) for end in ends}
@@ -72,7 +74,15 @@ def finish(
     else:
         settle(connection, batch.plan_id, ends)
         connection.execute(_end_attempts, [_row(end, of_batch=batch_id) for end in ends])
-    keep_results(connection, [(by_number[end.number], end) for end in ends], at)
+    for some in chunks(ends, RECORDS_AT_ONCE):  # a job's records are too many for the memory
+        found = connection.execute(
+            sa.select(intents).where(
+                intents.c.plan_id == batch.plan_id,
+                intents.c.number.in_([end.number for end in some]),
+            )
+        )
+        by_number = {row.number: intent_of(row) for row in found}
+        keep_results(connection, [(by_number[end.number], end) for end in some], at)
     connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(ended_at=at))
 
 

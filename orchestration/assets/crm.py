@@ -65,7 +65,7 @@ def _plan_asset(company: Company) -> dg.AssetsDefinition:
     def crm_plan(
         context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
     ) -> Iterator[dg.MaterializeResult]:
-        with told_to_dagster():
+        with told_to_dagster(retries=False):
             company = company_folder.read()
             day = company.last_day(clock())
             if day.isoformat() not in context.partition_keys:
@@ -141,7 +141,7 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
     def crm_news(
         context: dg.AssetExecutionContext, company_folder: CompanyFolder, warehouse: Warehouse
     ) -> dg.MaterializeResult:
-        with told_to_dagster():
+        with told_to_dagster(retries=False):
             company = company_folder.read()
             now, crms = company.now(clock()), Crms(company, settings_of(company))
             with warehouse.get_connection() as connection:
@@ -202,7 +202,7 @@ def _writes_asset(company: Company) -> dg.AssetsDefinition:
     def crm_writes(
         context: dg.AssetExecutionContext, company_folder: CompanyFolder
     ) -> dg.MaterializeResult:
-        with told_to_dagster():
+        with told_to_dagster(retries=False):
             company = company_folder.read()
             if company.last_day(clock()).isoformat() not in context.partition_keys:
                 return _not_the_newest(WRITES)

@@ -180,7 +180,7 @@ class SalesforceBulk:
         for update in updates:
             values = self._names.values(update)
             if not isinstance(values, Result):
-                cells = (_cell(values[name]) if name in values else "" for name in columns)
+                cells = [_cell(values[name]) if name in values else "" for name in columns]
                 writer.writerow([update.record_id, *cells])
         return text.getvalue().encode()
 
@@ -193,8 +193,8 @@ class SalesforceBulk:
             return call_salesforce(f"{org.base_url}{url}", "GET", org.session, headers)
 
         answer = self._client.ask(fetch)
-        text = answer.content.replace(b"\0", b"").decode("utf-8", "replace")
-        lines = csv.reader(io.StringIO(text, newline=""))
+        content = io.BytesIO(answer.content.replace(b"\0", b""))
+        lines = csv.reader(io.TextIOWrapper(content, "utf-8", "replace", newline=""))
         header = next(lines, [])
         places = [header.index(name) if name in header else None for name in columns]
         rows = [[_at(line, place) for place in places] for line in lines if line]
