@@ -30,20 +30,18 @@ import yaml
 from hubspot.crm.companies import SimplePublicObjectInput  # type: ignore[import-untyped]
 from simple_salesforce import Salesforce
 
-from benchmarks.crm import NOW, Served, Since, account_ids, served
+from benchmarks.crm import NOW, Served, account_ids, served
 from benchmarks.daily import open_warehouse, peak_bytes
 from benchmarks.planning import DAY, MEMORY, library, write_scores
-from connectors.crm.applying import Applied
 from connectors.crm.ledger import Ledger
-from connectors.crm.plans import Intent
-from connectors.crm.settings import HubSpotTarget, SalesforceTarget
+from connectors.crm.sending import updates_of
+from connectors.crm.settings import SalesforceTarget
 from connectors.crm.writing import CrmName, FieldUpdate
 from connectors.sandbox.servers.box import credentials
 from connectors.vendors.salesforce.fields import Names
 from contracts.company import Company, read_company
 from contracts.crm_fields import FIELDS
 from orchestration import crm as run
-from orchestration.crm import Planned
 from scoring import actions
 from scoring.config.playbooks import Playbook
 from scoring.library import Library
@@ -150,17 +148,21 @@ def write(way: str, warehouse: Path, home: Path, accounts: int, sample: int) -> 
     """Write in one way, in this process."""
     crm, bulk = WAYS[way]
     with served(crm, accounts, home) as server:
-        company = _company(home, crm, server, bulk_above=min(2000, accounts - 1) if bulk else accounts)
+        company = _company(
+            home, crm, server, bulk_above=min(2000, accounts - 1) if bulk else accounts
+        )
         _link(warehouse, crm, accounts)
-        planned, changed = _run(company, warehouse, server)
-        _, unchanged = _run(company, warehouse, server)
-        most = peak_bytes()
-        loop = _loop(crm, server, [one for one in planned.intents if one.changes][:sample])
-    return Way(changed, unchanged, loop, most)
+        some, changed = _run(company, warehouse, server, sample)
+        _, unchanged = _run(company, warehouse, server, sample)
+        peak = peak_bytes()
+        loop = _loop(crm, server, some)
+    return Way(changed, unchanged, loop, peak)
 
 
-def _run(company: Company, warehouse: Path, server: Served) -> tuple[Planned, Applying]:
-    """A day's run: triggers, plan, apply."""
+def _run(
+    company: Company, warehouse: Path, server: Served, sample: int
+) -> tuple[list[FieldUpdate], Applying]:
+    """A day's run: triggers, plan, apply. Gives some of what was planned, for the loop."""
     began = time.perf_counter()
 
     def clock() -> dt.datetime:
@@ -173,16 +175,22 @@ def _run(company: Company, warehouse: Path, server: Served) -> tuple[Planned, Ap
         planning = time.perf_counter()
         planned = run.plan_day(company, _with_playbook(), connection, DAY, clock=clock)
         plan_seconds = time.perf_counter() - planning
+    intents = len(planned.intents)
+    fields = sum(len(intent.changes) for intent in planned.intents)
+    some = updates_of([intent for intent in planned.intents if intent.changes][:sample])
+    plan_id = planned.plan.plan_id
+    del planned  # which the process that applies it would not have
     of_plan = server.since()
     with _timed_ledger() as batches:
         applying = time.perf_counter()
-        plan, applied = run.apply(company, planned.plan.plan_id, clock=clock)
+        _, applied = run.apply(company, plan_id, clock=clock)
         seconds = time.perf_counter() - applying
     of_apply = server.since()
-    _check(applied, planned)
-    return planned, Applying(
+    if applied.failed or applied.degraded or applied.total("written") != intents:
+        raise SystemExit(f"not everything was written: {applied}")
+    return some, Applying(
         records=applied.counts["fields"]["written"],
-        fields=sum(len(intent.changes) for intent in planned.intents),
+        fields=fields,
         tasks=of_apply.tasks,
         writes=of_plan.writes + of_apply.writes,
         plan_seconds=plan_seconds,
@@ -192,12 +200,6 @@ def _run(company: Company, warehouse: Path, server: Served) -> tuple[Planned, Ap
         batch_seconds=median(batches) if batches else 0.0,
         called=of_apply.called,
     )
-
-
-def _check(applied: Applied, planned: Planned) -> None:
-    """A figure of a run that did not write everything would be none."""
-    if applied.failed or applied.degraded or applied.total("written") != len(planned.intents):
-        raise SystemExit(f"not everything was written: {applied}")
 
 
 @contextmanager
@@ -228,12 +230,8 @@ def _timed_ledger() -> Iterator[list[float]]:
 # The habitual loops
 
 
-def _loop(crm: CrmName, server: Served, intents: Sequence[Intent]) -> Loop:
-    """Update the records of these intents, one after the other."""
-    updates = [
-        FieldUpdate("account", one.record_id, {of.field: of.new for of in one.changes})
-        for one in intents
-    ]
+def _loop(crm: CrmName, server: Served, updates: Sequence[FieldUpdate]) -> Loop:
+    """One call after the other."""
     server.since()
     began = time.perf_counter()
     (_salesforce_loop if crm == "salesforce" else _hubspot_loop)(server, updates)

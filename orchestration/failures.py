@@ -12,7 +12,7 @@ from contracts.errors import ConfigurationError, HealthloopError, SourceUnavaila
 def told_to_dagster(*, retries: bool = True) -> Iterator[None]:
     """Raise this project's errors as `dg.Failure`; only what may pass by itself is retried.
 
-    Nothing is where `retries` is false: what writes goes on in the next run, which reads back first.
+    Nothing is where `retries` is false: what writes goes on in the next run, which looks first.
     """
     try:
         yield

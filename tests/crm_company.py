@@ -1,9 +1,9 @@
 """A small company whose CRM is written to: Salesforce or HubSpot, and a help desk, in a sandbox.
 
 Its days go on past the end of the synthetic world: whatever is new then, a test has put there. The
-daily run comes at six in the morning, in Berlin, for the day before. Pulling and scoring cost
-seconds, so a company is made once a session in each of two states and handed out as a copy: `new`
-(scored, its CRM as it was bought) and `written` (provisioned, and its first plan carried out).
+daily run comes at the end of the day that it scores. Pulling and scoring cost seconds, so a company
+is made once a session in each of two states and handed out as a copy: `new` (scored, its CRM as it
+was bought) and `written` (provisioned, and its first plan carried out).
 """
 
 import datetime as dt
@@ -24,8 +24,8 @@ from connectors.crm.settings import ledger_url
 from connectors.crm.writing import CrmName
 from connectors.sandbox.servers.box import Box, credentials
 from connectors.sandbox.servers.running import sandbox
-from connectors.sandbox.vendors import hubspot_control as portal
 from connectors.sandbox.servers.tables import Table
+from connectors.sandbox.vendors import hubspot_control as portal
 from connectors.sandbox.vendors.salesforce_objects import records, save
 from connectors.sandbox.vendors.zendesk import Desk
 from connectors.sandbox.world import write_world
@@ -181,9 +181,9 @@ def crm_yaml(crm: CrmName, *, apply: bool, more: str = "") -> str:
     return CRM_YAML.format(apply=str(apply).lower(), crm=crm, fallback=FALLBACK[crm]) + more
 
 
-def morning_after(day: dt.date) -> dt.datetime:
-    """Six o'clock in Berlin on the day after: when the daily run comes."""
-    return dt.datetime.combine(day + DAY, dt.time(4), dt.UTC)
+def end_of(day: dt.date) -> dt.datetime:
+    """The last second of a day in Berlin, in summer: when the daily run comes."""
+    return dt.datetime.combine(day, dt.time(21, 59, 59), dt.UTC)
 
 
 @dataclass
@@ -218,10 +218,10 @@ class CrmCompany:
         with instance_in_home():
             return run_news(self.company)
 
-    def next_morning(self) -> None:
+    def next_evening(self) -> None:
         """Let a day pass."""
         day = self.day + DAY
-        self.later(morning_after(day) - self.box.now)
+        self.later(end_of(day) - self.box.now)
         text = (self.home / "company.yaml").read_text(encoding="utf-8")
         write(self.home / "company.yaml", re.sub(r"(?m)^today: .*$", f"today: {day}", text))
 
@@ -285,15 +285,16 @@ class CrmCompany:
         return [t for t in tasks if account is None or f"/{account}" in t["episode"]]
 
     def calm_accounts(self) -> list[str]:
-        """Accounts in green, oldest customers first, with a CSM and not ready for an upsell last:
-        those that nothing else happens to."""
+        """Accounts in green with a CSM and without a deal, the oldest customers first: of them the
+        CRM shows our fields on one record."""
         rows = self.rows(
             "SELECT a.account_id FROM metrics.accounts AS a "
             "JOIN scores.scores AS r ON r.as_of = a.as_of AND r.account_id = a.account_id "
             "WHERE a.as_of = ? AND r.score = 'risk' AND r.band = 'green' "
             "AND a.owner IS NOT NULL AND a.account_id NOT IN "
             "(SELECT account_id FROM signals.opportunities WHERE account_id IS NOT NULL "
-            "AND (closed_at IS NULL OR closed_at > '2026-03-01')) ORDER BY a.started_on, 1",
+            "AND superseded_at IS NULL AND (closed_at IS NULL OR closed_at > '2026-03-01')) "
+            "ORDER BY a.started_on, 1",
             self.day,
         )  # fmt: skip
         return [account for (account,) in rows]
@@ -303,7 +304,7 @@ class CrmCompany:
     def open_ticket(self, account: str, *, priority: str = "urgent", text: str = "") -> str:
         """A customer opens a ticket, now; gives its id."""
         organizations = self.rows(
-            "SELECT source_key FROM signals.account_keys WHERE account_id = ? "
+            "SELECT account_key FROM signals.account_keys WHERE account_id = ? "
             "AND source = 'helpdesk'", account,
         )  # fmt: skip
         tickets = self._tickets
@@ -332,14 +333,15 @@ class CrmCompany:
     def _tickets(self) -> Table:
         return Desk(self.box)._table("tickets")
 
-    def type_in(self, object: str, id: str, **values: str | None) -> None:
+    def type_in(self, object: str, id: str, **values: str | float | None) -> None:
         """Somebody changes fields of a record by their names in the CRM, now."""
         if self.crm.name == "salesforce":
             name = {"account": "Account", "opportunity": "Opportunity"}[object]
             save(self.box, name, id, values, self.box.now.timestamp())
         else:
             name = {"account": "companies", "opportunity": "deals"}[object]
-            portal.edit(self.box, name, id, **values)
+            texts = {key: None if value is None else str(value) for key, value in values.items()}
+            portal.edit(self.box, name, id, **texts)
 
     def typed(self, object: str, id: str, name: str) -> Any:
         """A field of a record by its name in the CRM."""
@@ -366,7 +368,7 @@ def opened(home: Path, crm: CrmName) -> Iterator[CrmCompany]:
     """
     clock = home / "sandbox" / "clock"
     stood = dt.datetime.fromisoformat(clock.read_text()) if clock.exists() else None
-    now = stood + MINUTE if stood else morning_after(FIRST_DAY)
+    now = stood + MINUTE if stood else end_of(FIRST_DAY)
     with sandbox(
         home / WORLD, now, vendors=[crm, "zendesk"], ca_folder=home / "sandbox",
         journal=home / "sandbox" / "journal",
@@ -379,7 +381,7 @@ def opened(home: Path, crm: CrmName) -> Iterator[CrmCompany]:
                 file.read_text(encoding="utf-8"),
             )
             write(file, text)
-        with mock.patch.object(Company, "now", lambda self, clock: box.now):
+        with mock.patch.object(Company, "now", side_effect=lambda clock: box.now):
             yield CrmCompany(home, CRMS[crm](box, home), box)
     clock.write_text(box.now.isoformat())
     assert box.defects == []

@@ -322,6 +322,23 @@ def test_an_open_task_that_the_crm_has_no_more_was_deleted(ledger):
     }
 
 
+def test_f81_adopted_tasks_count_in_the_weeks_of_those_who_own_them(ledger):
+    ids = {"k1": "u1", "k2": "u2", "k3": None}
+    ledger.saw_tasks(
+        "hubspot",
+        [
+            replace(seen(new_task(key, "001A")), episode="late/2026-05-01/A", owner_id=owner_id)
+            for key, owner_id in ids.items()
+        ],
+        NOW,
+    )
+    ledger.name_owners("salesforce", {"u1": "somebody else"})
+    ledger.name_owners("hubspot", {"u1": "Ada Lovelace"})
+    assert {task.key: task.owner for task in ledger.tasks()} == {
+        "k1": "Ada Lovelace", "k2": None, "k3": None,
+    }  # fmt: skip
+
+
 def test_f81_a_lost_ledger_adopts_its_tasks_and_episodes_from_the_crm(ledger):
     def found(key, episode, status):
         return replace(seen(new_task(key, "001A"), status=status), episode=episode)

@@ -6,7 +6,7 @@ in SQLite (`state/ledger.sqlite`) or in PostgreSQL, by URL. All moments are UTC 
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ from connectors.crm.ledger_rows import (
 from connectors.crm.ledger_tables import (
     approvals,
     batches,
+    bodies,
     confirmed,
     drift,
     episodes,
@@ -43,6 +44,7 @@ from connectors.crm.ledger_tables import (
     tombstones,
     upsert,
     watermarks,
+    whole_intents,
 )
 from connectors.crm.plans import (
     Drift,
@@ -143,7 +145,7 @@ class Ledger:
 
     def intents(self, plan_id: str, *states: IntentState) -> list[Intent]:
         """The intents of a plan by number, in these states if any are given."""
-        query = sa.select(intents).where(intents.c.plan_id == plan_id).order_by(intents.c.number)
+        query = whole_intents.where(intents.c.plan_id == plan_id).order_by(intents.c.number)
         if states:
             query = query.where(intents.c.state.in_(states))
         with self._read() as connection:
@@ -267,9 +269,9 @@ class Ledger:
         """Keep an intent's task with its new owner, before it is sent to that one."""
         with self._write() as connection:
             connection.execute(
-                sa.update(intents)
-                .where(intents.c.plan_id == plan_id, intents.c.number == intent.number)
-                .values(body=body_of(intent), key=key_of(intent))
+                sa.update(bodies)
+                .where(bodies.c.plan_id == plan_id, bodies.c.number == intent.number)
+                .values(body=body_of(intent))
             )
 
     # What is known of the CRM
@@ -341,8 +343,7 @@ class Ledger:
         if rejected_before is not None:
             again = again | (tasks.c.rejected_at < rejected_before)
         query = (
-            sa.select(intents)
-            .join(plans, plans.c.plan_id == intents.c.plan_id)
+            whole_intents.join(plans, plans.c.plan_id == intents.c.plan_id)
             .join(tasks, tasks.c.key == intents.c.key)
             .where(intents.c.kind == "open_task", tasks.c.status == "planned", again)
             .order_by(plans.c.id)
@@ -375,6 +376,26 @@ class Ledger:
         """
         with self._write() as connection:
             return ledger_seen.keep_records(connection, crm, seen, at)
+
+    def name_owners(self, crm: CrmName, names: Mapping[str, str]) -> None:
+        """Say who owns the tasks that were adopted without a name, by the owner's id in the CRM."""
+        nameless = (tasks.c.crm == crm) & tasks.c.owner.is_(None)
+        with self._write() as connection:
+            for owner_id in (
+                connection.execute(
+                    sa.select(tasks.c.owner_id)
+                    .where(nameless, tasks.c.owner_id.is_not(None))
+                    .distinct()
+                )
+                .scalars()
+                .all()
+            ):
+                if owner_id in names:
+                    connection.execute(
+                        sa.update(tasks)
+                        .where(nameless, tasks.c.owner_id == owner_id)
+                        .values(owner=names[owner_id])
+                    )
 
     def drift(self) -> list[Drift]:
         """Every field of ours that shows what somebody else wrote."""

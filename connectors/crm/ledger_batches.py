@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from connectors.crm.ledger_results import keep_results
 from connectors.crm.ledger_rows import chunks, intent_of
-from connectors.crm.ledger_tables import attempts, batches, intents, tasks
+from connectors.crm.ledger_tables import attempts, batches, intents, tasks, whole_intents
 from connectors.crm.plans import Ended, IntentState, Method, OpenBatch
 from contracts.errors import HeldError, LedgerError
 
@@ -76,7 +76,7 @@ def finish(
         connection.execute(_end_attempts, [_row(end, of_batch=batch_id) for end in ends])
     for some in chunks(ends, RECORDS_AT_ONCE):  # a job's records are too many for the memory
         found = connection.execute(
-            sa.select(intents).where(
+            whole_intents.where(
                 intents.c.plan_id == batch.plan_id,
                 intents.c.number.in_([end.number for end in some]),
             )
@@ -123,7 +123,7 @@ def still_open(connection: sa.Connection) -> list[OpenBatch]:
     ).all()
     for row in rows:
         of_batch = connection.execute(
-            sa.select(intents).where(_in_batch(row.plan_id, row.id)).order_by(intents.c.number)
+            whole_intents.where(_in_batch(row.plan_id, row.id)).order_by(intents.c.number)
         )
         found.append(
             OpenBatch(

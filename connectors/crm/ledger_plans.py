@@ -7,8 +7,16 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from connectors.crm.ledger_rows import chunks, dumps, episode_row, intent_row, plan_row, task_row
-from connectors.crm.ledger_tables import approvals, episodes, intents, plans, tasks, upsert
+from connectors.crm.ledger_rows import (
+    body_row,
+    chunks,
+    dumps,
+    episode_row,
+    intent_row,
+    plan_row,
+    task_row,
+)
+from connectors.crm.ledger_tables import approvals, bodies, episodes, intents, plans, tasks, upsert
 from connectors.crm.plans import Intent, IntentKind, IntentState, Plan, PlanStatus
 from contracts.errors import LedgerError
 
@@ -36,6 +44,8 @@ def store(connection: sa.Connection, plan: Plan, its_intents: Sequence[Intent]) 
     for some in chunks(its_intents):
         rows = [intent_row(plan.plan_id, intent) for intent in some]
         connection.execute(sa.insert(intents), rows)
+        rows = [body_row(plan.plan_id, intent) for intent in some]
+        connection.execute(sa.insert(bodies), rows)
 
 
 def judge(

@@ -135,13 +135,17 @@ def intent_row(plan_id: str, intent: Intent) -> dict[str, Any]:
         "record_id": intent.record_id,
         "account_id": intent.account_id,
         "key": key_of(intent),
-        "body": body_of(intent),
         "why": intent.why,
         "state": intent.state,
         "attempts": intent.attempts,
         "reason": intent.reason,
         "crm_id": intent.crm_id,
     }
+
+
+def body_row(plan_id: str, intent: Intent) -> dict[str, Any]:
+    """What an intent writes, as it is kept."""
+    return {"plan_id": plan_id, "number": intent.number, "body": body_of(intent)}
 
 
 def intent_of(row: sa.Row[Any]) -> Intent:

@@ -103,7 +103,6 @@ intents = _table(
     _text("record_id"),
     _text("account_id"),
     _text("key", nullable=True),  # of a task
-    _text("body"),  # changes, task or closing, as JSON
     sa.Column("why", Words, nullable=False),
     _text("state"),
     sa.Column("attempts", sa.Integer, nullable=False),
@@ -111,6 +110,19 @@ intents = _table(
     _text("crm_id", nullable=True),
     sa.Index("healthloop_intents_key", "key"),
 )
+
+# Apart, because a row is written whole, and the state of an intent is written three times.
+bodies = _table(
+    "bodies",
+    _key("plan_id"),
+    sa.Column("number", sa.Integer, primary_key=True),
+    _text("body"),  # changes, task or closing, as JSON
+)
+
+whole_intents = sa.select(intents, bodies.c.body).join(
+    bodies, (bodies.c.plan_id == intents.c.plan_id) & (bodies.c.number == intents.c.number)
+)
+"""Everything about intents; for `ledger_rows.intent_of`."""
 
 batches = _table(
     "batches",

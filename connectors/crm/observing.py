@@ -58,6 +58,8 @@ def observe(
             continue
         if target.tasks:
             tasks += _tasks(ledger, crm, writer, now)
+        if target.tasks and rebuilt and tasks:  # people's weeks are counted by their names
+            ledger.name_owners(crm, {owner.id: owner.name for owner in writer.owners()})
         for object in OBJECTS:
             count, found = _records(ledger, crm, writer, target, object, now, rebuilt=rebuilt)
             records += count

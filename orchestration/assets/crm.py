@@ -154,7 +154,9 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
             if planned.plan.status == "held":
                 raise dg.Failure(_says(planned), allow_retries=False)
             metadata = _metadata(planned)
-            if planned.stored and settings_of(company).apply:
+            if not settings_of(company).apply:
+                saw_news(company, now)
+            elif planned.stored:
                 with draining() as stop:
                     plan_id = planned.plan.plan_id
                     _, applied = apply(company, plan_id, clock=clock, crms=crms, stop=stop)

@@ -199,7 +199,8 @@ class HubSpotWriter:
         """Whether a record shows what was sent: a 200 alone does not say so."""
         shown = record["properties"]
         return all(
-            decoded(FIELDS[field], sent[name]) == decoded(FIELDS[field], shown.get(name))
+            sent[name] == shown.get(name)
+            or decoded(FIELDS[field], sent[name]) == decoded(FIELDS[field], shown.get(name))
             for field, name in self._names[object].items()
             if name in sent
         )
