@@ -339,6 +339,16 @@ def apply(
         return ledger.plan(plan.plan_id), applied
 
 
+def newest_plan(company: Company, day: dt.date) -> Plan | None:
+    """The newest plan of a day in the ledger; None where there is none, or no `crm.yaml`."""
+    settings = read_crm(company)
+    if settings is None:
+        return None
+    with ledger_of(company, settings) as ledger:
+        plan = ledger.newest()
+    return plan if plan and plan.as_of == day and plan.lane == "daily" else None
+
+
 def judge_plan(company: Company, plan_id: str, *, approve: bool, by: str, clock: Clock) -> Plan:
     """Approve a held plan, so that it may be applied, or drop a plan that waits.
 

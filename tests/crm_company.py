@@ -37,7 +37,7 @@ from tests.faults.crm_writes import CRMS, Crm
 ACCOUNTS = 60
 FIRST_DAY = dt.date(2026, 6, 23)
 """The first day that is scored, a Tuesday, and the last of the synthetic world."""
-DAY, MINUTE = dt.timedelta(days=1), dt.timedelta(minutes=1)
+DAY, HOUR, MINUTE = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(minutes=1)
 CRM_NAMES: tuple[CrmName, ...] = ("salesforce", "hubspot")
 WORLD = Path("sandbox") / "world"
 SCORES = ("risk", "upsell", "health", "handoff")
@@ -395,6 +395,7 @@ def new_company(tmp_path_factory: pytest.TempPathFactory, crm: CrmName) -> Path:
         with opened(home, crm) as company:
             ran = company.run()
             assert (ran.success, ran.failures, ran.warnings) == (True, (), ())
+            assert company.writes == 0  # F71: crm.yaml says apply: false
 
     return made_once(tmp_path_factory, f"new-{crm}", make)
 
@@ -407,8 +408,8 @@ def written_company(tmp_path_factory: pytest.TempPathFactory, crm: CrmName) -> P
         shutil.copytree(new, home)
         with opened(home, crm) as company:
             company.set_apply(True)
-            for command in ("provision " + crm + " --yes", "plan", "apply"):
-                company.later()
-                assert company.healthloop(command).code == 0, command
+            for command in (f"provision {crm} --yes", "plan", "apply"):
+                answer = company.healthloop(command)
+                assert answer.code == 0, answer.both
 
     return made_once(tmp_path_factory, f"written-{crm}", make)

@@ -1,21 +1,22 @@
-"""Four evenings of a company and its CRM, told once for a session; the tests ask what happened.
+"""Five evenings of a company and its CRM, told once for a session; the tests ask what happened.
 
-=======  ===========================================================================================
-quiet    nothing has happened since everything was written
-news     P1 tickets at one account, facts of a handoff, an override, edited fields, tasks in hand
-cleared  the tickets are solved, an account is deleted and two are merged
-dark     the help desk has refused us for ten days, while a P1 ticket was opened that nobody sees
-=======  ===========================================================================================
+======== ===========================================================================================
+quiet     nothing has happened since everything was written
+news      P1 tickets at one account, facts of a handoff, an override, edited fields, tasks in hand
+cleared   the tickets are solved, an account is deleted and two are merged
+dark      the help desk has refused us for ten days, while a P1 ticket was opened that nobody sees
+approved  a person has let the plan of that evening go
+======== ===========================================================================================
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crm_company import DAY, CrmCompany, opened, written_company
+from crm_company import DAY, HOUR, CrmCompany, opened, written_company
 from demo_company import copy_of, made_once
 
 from connectors.crm.plans import Drift, Intent, Plan
@@ -39,7 +40,7 @@ class Evening:
     `written` are the names of our fields that were sent, by record; `made` the keys of new tasks.
     """
 
-    ran: Run
+    ran: Run | None
     requests: int
     written: Mapping[Record, set[str]]
     made: set[str]
@@ -114,12 +115,13 @@ def story_of(tmp_path_factory: pytest.TempPathFactory, crm: CrmName) -> Story:
     return pickle.loads((home / "story.pickle").read_bytes())
 
 
-def evening_of(company: CrmCompany, **how: Any) -> Evening:
-    """Let it become evening, and the daily run come."""
-    company.next_evening()
+def evening_of(
+    company: CrmCompany, *, by: Callable[[CrmCompany], Run | None] = CrmCompany.run
+) -> Evening:
+    """Let the daily run come, or what else is done of an evening, and see what it did."""
     crm = company.crm
     before, sent, count = crm.shown(), company.writes, len(crm.written())
-    ran = company.run(**how)
+    ran = by(company)
     names = {
         table: {api: name for name, api in crm.ours(object).items()}
         for object, table in crm.tables.items()
@@ -142,6 +144,7 @@ def evening_of(company: CrmCompany, **how: Any) -> Evening:
 
 
 def _told(company: CrmCompany) -> Story:
+    company.next_evening()
     evenings = {"quiet": evening_of(company)}
     cast, records = _cast(company), company.records()
     ((deal,),) = company.rows(
@@ -151,25 +154,32 @@ def _told(company: CrmCompany) -> Story:
     tasks = {task["record"] if isinstance(task["record"], str) else task["record"][0]: task["key"]
              for task in company.tasks()}  # fmt: skip
     hands = {hand: tasks[records[cast[hand]]] for hand in HANDS}
-    company.later()
+    company.later(HOUR)
     tickets = _news(company, cast, records, deal, hands)
+    company.next_evening()
     evenings["news"] = evening_of(company)
-    company.later()
+    company.later(HOUR)
     for ticket in tickets:
         company.solve_ticket(ticket)
     company.crm.delete(records[cast["deleted"]])
     successor = company.crm.merge(records[cast["loser"]], records[cast["winner"]])
+    company.next_evening()
     evenings["cleared"] = evening_of(company)
-    company.later()
+    company.later(HOUR)
     company.box.faults.add(vendor="zendesk", do="status", code=401, times=None)
     for _ in range(2):
         company.open_ticket(cast["unseen"], text=CANARY)
-    for _ in range(9):
+    for _ in range(10):
         company.next_evening()
-    evenings["dark"] = evening_of(company, accept=True)
-    return Story(
-        company.crm.name, company.home, cast, records, deal, hands, successor, evenings
-    )
+    evenings["dark"] = evening_of(company, by=lambda company: company.run(accept=True))
+    evenings["approved"] = evening_of(company, by=_approve)
+    return Story(company.crm.name, company.home, cast, records, deal, hands, successor, evenings)
+
+
+def _approve(company: CrmCompany) -> None:
+    for command in (f"plan approve {company.plan_id()}", "apply"):
+        answer = company.healthloop(command)
+        assert answer.code == 0, answer.both
 
 
 def _cast(company: CrmCompany) -> dict[str, str]:

@@ -22,7 +22,6 @@ from connectors.crm.ledger_rows import (
     body_of,
     episode_of,
     intent_of,
-    key_of,
     plan_of,
     task_of,
 )

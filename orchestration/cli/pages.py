@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.crm.changes import Changes
+from connectors.crm.plans import Plan
 from contracts.company import Company
 from orchestration.cli.console import escape, number, table_of
 from scoring.explain import Contribution, Explanation
@@ -26,7 +27,9 @@ MOST_WATERMELONS = 5
 ALL_BUT_NOTHING = 0.9999
 
 
-def portfolio_page(company: Company, glance: Portfolio, plan: Changes | None) -> RenderableType:
+def portfolio_page(
+    company: Company, glance: Portfolio, changes: Changes | None, stored: Plan | None = None
+) -> RenderableType:
     """The state of the customers on a day, as somebody new to it would want to read it."""
     currency = company.settings.currency
     red = sum(c.arr for c in glance.risk if c.segment == "all" and c.band == "red")
@@ -47,8 +50,8 @@ def portfolio_page(company: Company, glance: Portfolio, plan: Changes | None) ->
         Text(),
         _watermelons(glance, currency),
     ]
-    if plan is not None:
-        parts.append(_plan(plan))
+    if changes is not None:
+        parts.append(_plan(changes, stored))
     if glance.without_revenue:
         parts.append(
             Text(
@@ -109,13 +112,24 @@ def _watermelons(glance: Portfolio, currency: str) -> RenderableType:
     return table_of(title, ("account", "id", "score", f"ARR {currency}", "but"), rows)
 
 
-def _plan(plan: Changes) -> Text:
-    states = plan.fields
-    return Text(
-        f"\nWhat would be written: {states['write']:,} field values on {plan.accounts['write']:,} "
-        f"accounts ({states['unchanged']:,} unchanged, {states['held']:,} held because a source is "
-        f"not delivering, {states['unlinked']:,} without a CRM record). Nothing was sent.\n"
+def _plan(changes: Changes, stored: Plan | None) -> Text:
+    """What the day means for the CRM; `stored` is the plan in the ledger, where there is one."""
+    states = changes.fields
+    lines = (
+        f"\nFor the CRM: {states['write']:,} field values to write on "
+        f"{changes.accounts['write']:,} accounts ({states['unchanged']:,} unchanged, "
+        f"{states['held']:,} held because a source is not delivering, {states['unlinked']:,} "
+        "without a CRM record)"
     )
+    if stored is None:
+        return Text(f"{lines}. Nothing was sent.\n")
+    tasks = stored.totals
+    lines += f", {tasks['tasks_to_open']:,} tasks to open, {tasks['tasks_to_close']:,} to close. "
+    ends = {
+        "applied": "The plan was carried out.",
+        "held": f"The plan is held: {'; '.join(stored.reasons)}.",
+    }
+    return Text(lines + ends.get(stored.status, "Nothing was sent.") + "\n")
 
 
 def explanation_page(e: Explanation) -> RenderableType:

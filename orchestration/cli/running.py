@@ -20,7 +20,7 @@ from orchestration.cli.console import console, errors
 from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
 from orchestration.cli.pages import portfolio_page
 from orchestration.cli.progress import watched
-from orchestration.crm import settings_of
+from orchestration.crm import newest_plan, settings_of
 from orchestration.editor import write_schemas
 from orchestration.resources import clock, warehouse_of
 from orchestration.runs import Run, instance_folder, raise_if_held, run_days, run_news
@@ -69,6 +69,7 @@ def demo(
         "Where to look next:\n"
         f"  healthloop explain {worst} --since {days[-5]}{shown}\n"
         f"  healthloop scores --band red{shown}\n"
+        f"  healthloop plan{shown}      what would be written into the CRM, and which tasks\n"
         f"  healthloop catalogue{shown}\n"
         f"  healthloop ui{shown}      (or `make ui`) the runs, the graph and the checks in Dagster",
         markup=False, soft_wrap=True,
@@ -206,12 +207,12 @@ def _scored_days(company: Company) -> set[dt.date]:
 def _show_portfolio(company: Company, day: dt.date) -> None:
     with scored_warehouse(company) as connection:
         glance = portfolio(connection, library_of(connection, day), day)
-        plan: Changes | None
+        changes: Changes | None
         try:
-            plan = read_totals(connection, day)
+            changes = read_totals(connection, day)
         except duckdb.CatalogException:
-            plan = None
-    console.print(portfolio_page(company, glance, plan))
+            changes = None
+    console.print(portfolio_page(company, glance, changes, newest_plan(company, day)))
 
 
 def _worst_account(company: Company, day: dt.date) -> str:
