@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import contest, pulling, refresh, unchanged
+from benchmarks import contest, planning, pulling, refresh, unchanged, writing
 from benchmarks.daily import open_warehouse
 from benchmarks.world import Size, write_signals
 
@@ -23,6 +23,9 @@ MIB = 1024**2
 GIB = 1024**3
 PULLED_ROWS = 1_000_000
 """Rows of an API that are pulled, in pages of a thousand."""
+
+ROUND_TRIP = 0.02
+"""Seconds to a CRM and back, where the sandbox answers from the same machine: a fast line's."""
 
 REFRESH_ROWS = 10_000_000
 """Rows of usage for the refresh, which builds everything four times: enough for the ratio."""
@@ -172,6 +175,54 @@ def measure_unchanged(folder: Path, warehouse: Path, size: Size, months: int) ->
     )
 
 
+def measure_writing(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """Scores planned and written into both CRMs, against a loop of single updates."""
+    _say(f"planning {size.accounts:,} accounts")
+    plan = planning.measure(size.accounts)
+    (folder / "writing").mkdir()
+    ways = writing.measure(folder / "writing", size.accounts, _say)
+    shutil.rmtree(folder / "writing")
+    unchanged_runs = [way.unchanged for way in ways.values()]
+    figures = [
+        Figure("planning, every field changed", plan["changed_seconds"], 5, "s"),
+        Figure("memory of planning", plan["changed_bytes"] / GIB, 1, "GiB"),
+        Figure("planning, nothing changed", plan["unchanged_seconds"], 5, "s"),
+        Figure("write calls of unchanged runs", sum(run.writes for run in unchanged_runs), 0,
+               "calls"),
+        Figure("tasks of unchanged runs", sum(run.tasks for run in unchanged_runs), 0, "tasks"),
+        Figure("write calls by Salesforce's bulk jobs", ways["bulk"].changed.writes, 15, "calls"),
+        _calls("calls for 1,000 records by Salesforce's collections", ways["collections"], 6),
+        _calls("calls for 1,000 records by HubSpot's batches", ways["hubspot"], 12),
+        Figure("ledger, for each batch of 200", 1000 * ways["collections"].changed.batch_seconds,
+               10, "ms"),
+    ]  # fmt: skip
+    for name, way in ways.items():
+        loop = f"one by one / {name}"
+        figures += [
+            Figure(loop, way.times_faster(), 30, at_least=True),
+            Figure(f"{loop}, with {1000 * ROUND_TRIP:g} ms a request",
+                   way.times_faster(ROUND_TRIP), 30, at_least=True),
+        ]  # fmt: skip
+    return Findings(figures, [_of_way(name, way) for name, way in ways.items()])
+
+
+def _calls(name: str, way: writing.Way, most: int) -> Figure:
+    """Write calls for 1,000 records; ten more are allowed, however many there are."""
+    records = way.changed.records / 1000
+    return Figure(name, way.changed.writes / records, most + 10 / records, "calls")
+
+
+def _of_way(name: str, way: writing.Way) -> str:
+    changed, loop = way.changed, way.loop
+    return (
+        f"{name}: {changed.records:,} records and {changed.tasks} tasks in {changed.seconds:.1f} s "
+        f"({changed.server_seconds:.1f} s of the server's processor) by {changed.writes:,} write "
+        f"calls, {1000 * changed.batch_seconds:.1f} ms of the ledger for each; planned and looked "
+        f"at in {changed.plan_seconds:.1f} s; {way.bytes / MIB:,.0f} MiB; {loop.records:,} updates "
+        f"one by one: {loop.seconds:.1f} s ({loop.server_seconds:.1f} s of the server's)"
+    )
+
+
 def _missing(ways: dict[str, pulling.Way], rows: int) -> int:
     return sum(abs(way.rows - rows) for way in ways.values())
 
@@ -182,6 +233,7 @@ BENCHMARKS: dict[str, Callable[[Path, Path, Size, int], Findings]] = {
     "refresh": measure_refresh,
     "pulling": measure_pulling,
     "unchanged": measure_unchanged,
+    "writing": measure_writing,
 }
 
 

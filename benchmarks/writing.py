@@ -69,14 +69,16 @@ _VERSION = "64.0"
 class Applying:
     """Planning and applying a day: how much was written, and by how many calls.
 
-    `plan_seconds` include looking into the CRM, `server_seconds` are those of the sandbox's
-    processor during the apply. `batch_seconds` is what the ledger takes of a batch (median).
+    `requests` are all of the apply, reads too. `plan_seconds` include looking into the CRM,
+    `server_seconds` are those of the sandbox's processor during the apply. `batch_seconds` is what
+    the ledger takes of a batch (median).
     """
 
     records: int
     fields: int
     tasks: int
     writes: int
+    requests: int
     plan_seconds: float
     seconds: float
     server_seconds: float
@@ -103,16 +105,20 @@ class Way:
     loop: Loop
     bytes: int
 
-    @property
-    def times_faster(self) -> float:
-        """The loop's seconds a record over ours."""
-        ours = self.changed.seconds / max(self.changed.records, 1)
-        return self.loop.seconds / self.loop.records / ours
+    def times_faster(self, round_trip: float = 0.0) -> float:
+        """The loop's seconds a record over ours, with so many seconds more for each request.
+
+        A loop of 2,000 records in 4 s, against 100,000 records in 20 s by 500 requests, is
+        10 times slower; with 20 ms more for each request 22 ms stand against 0.3 ms: 73 times.
+        """
+        loop = self.loop.seconds / self.loop.records + round_trip
+        ours = (self.changed.seconds + round_trip * self.changed.requests) / self.changed.records
+        return loop / ours
 
     @property
     def writes_per_record(self) -> float:
         """Write calls a record, less the ten that are allowed for the rest."""
-        return max(self.changed.writes - 10, 0) / max(self.changed.records, 1)
+        return max(self.changed.writes - 10, 0) / self.changed.records
 
 
 def measure(folder: Path, accounts: int, progress: Callable[[str], None]) -> dict[str, Way]:
@@ -193,6 +199,7 @@ def _run(
         fields=fields,
         tasks=of_apply.tasks,
         writes=of_plan.writes + of_apply.writes,
+        requests=of_apply.requests,
         plan_seconds=plan_seconds,
         seconds=seconds,
         server_seconds=of_apply.cpu_seconds,

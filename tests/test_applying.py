@@ -496,6 +496,17 @@ def test_f60_a_job_that_the_crm_forgot_is_told_by_what_the_records_show(ledger, 
     assert ends(ledger) == ["written", "written", "planned", "planned"]
 
 
+def test_f60_a_job_that_a_dead_run_left_open_is_aborted_and_its_records_planned_again(ledger, crm):
+    store(ledger, *fields(2))
+    ledger.begin_plan("p1", NOW)
+    batch = ledger.begin_batch("p1", [1, 2], method="bulk", at=NOW)
+    ledger.note_job(batch, ModelWriter(crm, bulk=True).bulk.create("account", ["risk_score"]))
+    found = ask(ledger, crm, bulk=True)
+    assert (found.written, found.again) == (0, 2)
+    assert crm.jobs["job-1"].state == "aborted"
+    assert ends(ledger) == ["planned", "planned"]
+
+
 # Stopping
 
 

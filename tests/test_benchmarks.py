@@ -7,6 +7,7 @@ import pytest
 from benchmarks.daily import open_warehouse
 from benchmarks.run import BENCHMARKS, Figure, Findings, run, table
 from benchmarks.world import Size, month_ends, write_signals
+from benchmarks.writing import Applying, Loop, Way
 
 TINY = Size.scaled(accounts=300, usage_rows=60_000)
 
@@ -39,6 +40,35 @@ def test_an_hour_without_changes_costs_one_request_for_each_stream(found: Findin
     assert measured(found, "requests of an unchanged hour for each stream") <= 1
 
 
+def test_a_run_without_changes_writes_nothing_into_a_crm_and_opens_no_task(
+    found: Findings,
+) -> None:
+    assert measured(found, "write calls of unchanged runs") == 0
+    assert measured(found, "tasks of unchanged runs") == 0
+
+
+def test_many_records_go_by_few_calls(found: Findings) -> None:
+    in_batches = (3, 2 + 1, 3 + 1)  # of 300 accounts; tasks go by one call
+    bulk = measured(found, "write calls by Salesforce's bulk jobs")
+    collections = measured(found, "calls for 1,000 records by Salesforce's collections")
+    hubspot = measured(found, "calls for 1,000 records by HubSpot's batches")
+    assert (bulk - 1, round(0.3 * collections), round(0.3 * hubspot)) == in_batches
+
+
+def test_the_three_ways_write_every_record_and_the_same_tasks(found: Findings) -> None:
+    told = [note for note in found.notes if "updates one by one" in note]
+    assert [note.split(" in ")[0] for note in told] == [
+        f"{way}: 300 records and 10 tasks" for way in ("bulk", "collections", "hubspot")
+    ]
+
+
+def test_a_loop_is_compared_record_by_record_and_request_by_request() -> None:
+    run = Applying(100_000, 0, 0, 500, 500, 0, 20, 0, 500, 0, {})
+    way = Way(run, run, Loop(2_000, 4, 0), 0)
+    assert way.times_faster() == pytest.approx(10)
+    assert way.times_faster(0.02) == pytest.approx(22 / 0.3)
+
+
 def test_every_goal_of_the_benchmark_is_measured(found: Findings) -> None:
     assert [(figure.name, figure.goal) for figure in found.figures] == [
         ("one day / one GROUP BY over usage", 10),
@@ -57,6 +87,21 @@ def test_every_goal_of_the_benchmark_is_measured(found: Findings) -> None:
         ("memory of a CSV pull", 400),
         ("JSON pull / fastest vendor's limit", 1),
         ("requests of an unchanged hour for each stream", 1),
+        ("planning, every field changed", 5),
+        ("memory of planning", 1),
+        ("planning, nothing changed", 5),
+        ("write calls of unchanged runs", 0),
+        ("tasks of unchanged runs", 0),
+        ("write calls by Salesforce's bulk jobs", 15),
+        ("calls for 1,000 records by Salesforce's collections", pytest.approx(6 + 10 / 0.3)),
+        ("calls for 1,000 records by HubSpot's batches", pytest.approx(12 + 10 / 0.3)),
+        ("ledger, for each batch of 200", 10),
+        ("one by one / bulk", 30),
+        ("one by one / bulk, with 20 ms a request", 30),
+        ("one by one / collections", 30),
+        ("one by one / collections, with 20 ms a request", 30),
+        ("one by one / hubspot", 30),
+        ("one by one / hubspot, with 20 ms a request", 30),
     ]
     assert all(figure.measured > 0 for figure in found.figures if figure.goal)
 

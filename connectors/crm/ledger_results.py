@@ -169,9 +169,6 @@ def _keep_tasks(
     opened = [_opened(i, end) for i, end in ends if i.task and end.state == "written"]
     closed = [{"of": key_of(i)} for i, end in ends if i.closing and end.state == "written"]
     deleted = [{"of": key_of(i)} for i, end in ends if i.closing and end.gone]
-    unsent = [
-        {"of": key_of(i)} for i, end in ends if i.task and (end.gone or end.successor is not None)
-    ]
     rejected = [
         {"of": key_of(i), "why": end.reason, "moment": at}
         for i, end in ends
@@ -181,7 +178,6 @@ def _keep_tasks(
     change(opened, {name: sa.bindparam(f"to_{name}") for name in _WRITTEN} | _OPENED)
     change(closed, {"status": "closed"})
     change(deleted, {"status": "deleted", "touched": True})
-    change(unsent, {"status": "closed"})
     change(rejected, _REJECTED)
 
 

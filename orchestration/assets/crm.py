@@ -120,7 +120,7 @@ def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | float | st
     if observed is not None:
         drift = "\n".join(f"| {d.object} | {d.record_id} | {d.field} |" for d in observed.drift)
         metadata |= {
-            "tasks_changed_by_people": observed.tasks,
+            "tasks_read_back": observed.tasks,
             "fields_edited_by_people": dg.MetadataValue.md(
                 f"| object | record | field |\n|---|---|---|\n{drift}"
             ),
