@@ -318,8 +318,8 @@ def apply(
     ):
         plan = _appliable(ledger, plan_id)
         crms = crms or Crms(company, settings)
-        crms.require_ready()
-        opens = plan.totals.get("tasks_to_open")
+        opens = bool(plan.totals.get("tasks_to_open"))
+        crms.require_ready(tasks=opens)
         applied = apply_plan(
             ledger,
             plan.plan_id,

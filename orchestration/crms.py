@@ -51,32 +51,42 @@ class Crms:
     @property
     def notes(self) -> list[str]:
         """What is not as it should be, in one line each: the first of many says it for all."""
-        notes = []
-        for (crm, what), problems in self.problems.items():
-            if not problems or (what == "tasks" and not self.settings.targets[crm].tasks):
-                continue
-            others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            first = problems[0]
-            notes.append(f"{crm}: {what} cannot be written: {first.seen}{others}; {first.remedy}")
-        return notes
+        return [
+            f"{self._lack(crm, what)}; {problems[0].remedy}"
+            for (crm, what), problems in self.problems.items()
+            if problems and (what == "fields" or self.settings.targets[crm].tasks)
+        ]
 
-    def require_ready(self) -> None:
-        """Make sure that fields can be written everywhere.
+    def _lack(self, crm: CrmName, what: str) -> str:
+        problems = self.problems[crm, what]
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return f"{crm}: {what} cannot be written: {problems[0].seen}{others}"
+
+    def require_ready(self, *, tasks: bool) -> None:
+        """Make sure that fields, and tasks where there are any, can be written everywhere.
 
         Raises:
             HeldError: a CRM is not ready.
         """
-        if not self.ready:
-            crm = next(crm for crm in self.writers if not self.takes(crm, "fields"))
-            raise HeldError("; ".join(self.notes), f"run `healthloop provision {crm}`")
+        for what in ("fields", "tasks") if tasks else ("fields",):
+            lacking = [crm for crm in self.writers if self.problems[crm, what]]
+            if lacking:
+                raise HeldError(
+                    "; ".join(self._lack(crm, what) for crm in lacking),
+                    f"run `healthloop provision {lacking[0]}`, then `healthloop plan`",
+                )
 
     @cached_property
     def people(self) -> dict[CrmName, People]:
-        """Who can own tasks, by CRM; a CRM that takes no tasks is left out."""
+        """Who can own tasks, by CRM; a CRM that takes no tasks is left out.
+
+        A dry run shows what would be, and so also the tasks of a CRM that is not provisioned yet.
+        """
         return {
             crm: People(writer.owners(), self.settings.targets[crm].owners, self.company.zone)
             for crm, writer in self.writers.items()
             if self.takes(crm, "tasks")
+            or (self.settings.targets[crm].tasks and not self.settings.apply)
         }
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from connectors.crm.ledger_results import keep_results
-from connectors.crm.ledger_rows import chunks, intent_of
+from connectors.crm.ledger_rows import chunks, intent_of, new_values
 from connectors.crm.ledger_tables import attempts, batches, intents, tasks, whole_intents
 from connectors.crm.plans import Ended, IntentState, Method, OpenBatch
 from contracts.errors import HeldError, LedgerError
@@ -75,14 +75,15 @@ def finish(
         settle(connection, batch.plan_id, ends)
         connection.execute(_end_attempts, [_row(end, of_batch=batch_id) for end in ends])
     for some in chunks(ends, RECORDS_AT_ONCE):  # a job's records are too many for the memory
-        found = connection.execute(
+        rows = connection.execute(
             whole_intents.where(
                 intents.c.plan_id == batch.plan_id,
                 intents.c.number.in_([end.number for end in some]),
             )
-        )
-        by_number = {row.number: intent_of(row) for row in found}
-        keep_results(connection, [(by_number[end.number], end) for end in some], at)
+        ).all()
+        by_number = {row.number: intent_of(row, changes=False) for row in rows}
+        values = {row.number: new_values(row.body) for row in rows if row.kind == "fields"}
+        keep_results(connection, [(by_number[end.number], end) for end in some], values, at)
     connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(ended_at=at))
 
 

@@ -18,15 +18,19 @@ Values = dict[str, str | None]
 
 
 def keep_results(
-    connection: sa.Connection, ends: Sequence[tuple[Intent, Ended]], at: dt.datetime
+    connection: sa.Connection,
+    ends: Sequence[tuple[Intent, Ended]],
+    values: Mapping[int, Values],
+    at: dt.datetime,
 ) -> None:
-    """Keep what follows from how intents ended, in the transaction in which they end."""
+    """Keep what follows from how intents ended, in the transaction in which they end.
+
+    `values` are what the fields of intents about fields were to show, by the intent's number.
+    """
     fields = [(intent, end) for intent, end in ends if intent.kind == "fields"]
-    written = {_record(i): values_of(i.changes) for i, end in fields if end.state == "written"}
+    written = {_record(i): values[i.number] for i, end in fields if end.state == "written"}
     rejected = {
-        _record(i): (values_of(i.changes), end.reason)
-        for i, end in fields
-        if end.state == "rejected"
+        _record(i): (values[i.number], end.reason) for i, end in fields if end.state == "rejected"
     }
     confirm(connection, written, at)
     _keep_rejections(connection, written, rejected, at)
@@ -55,8 +59,12 @@ def confirm(
         for (crm, object, record_id), values in written.items()
     ]  # fmt: skip
     upsert(connection, confirmed, rows)
-    if connection.execute(sa.select(drift.c.crm).limit(1)).first() is not None:
+    if not _is_empty(connection, drift):
         forget_drift(connection, [(key, name) for key, new in written.items() for name in new])
+
+
+def _is_empty(connection: sa.Connection, table: sa.Table) -> bool:
+    return connection.execute(sa.select(table.c.crm).limit(1)).first() is None
 
 
 def forget_drift(connection: sa.Connection, fields: Sequence[tuple[RecordKey, str]]) -> None:
@@ -132,6 +140,8 @@ def _keep_rejections(
     rejected: Mapping[RecordKey, tuple[Values, str]],
     at: dt.datetime,
 ) -> None:
+    if not rejected and _is_empty(connection, rejections):
+        return
     known = shown_of(connection, rejections, "refused", [*written, *rejected])
     rows = []
     for (crm, object, record_id), (values, reason) in rejected.items():

@@ -148,8 +148,8 @@ def body_row(plan_id: str, intent: Intent) -> dict[str, Any]:
     return {"plan_id": plan_id, "number": intent.number, "body": body_of(intent)}
 
 
-def intent_of(row: sa.Row[Any]) -> Intent:
-    """An intent from its row."""
+def intent_of(row: sa.Row[Any], *, changes: bool = True) -> Intent:
+    """An intent from its row; without `changes` the ones of its fields are left out."""
     is_fields = row.kind == "fields"
     about = _Task() if is_fields else _task.validate_json(row.body)
     return Intent(
@@ -159,7 +159,7 @@ def intent_of(row: sa.Row[Any]) -> Intent:
         object=row.object,
         record_id=row.record_id,
         account_id=row.account_id,
-        changes=_changes_of(row.body) if is_fields else (),
+        changes=_changes_of(row.body) if is_fields and changes else (),
         task=about.task,
         closing=about.closing,
         why=row.why,
@@ -199,6 +199,12 @@ def task_of(row: sa.Row[Any]) -> TaskState:
         known["due_on"] = row.due_on_now
         known["owner_id"] = row.owner_id_now
     return TaskState(**known)
+
+
+def new_values(body: str) -> dict[str, str | None]:
+    """What the fields of an intent are to show: as `values_of` its changes, only faster."""
+    _, changes = orjson.loads(body)
+    return {field: new for field, _, new, _ in changes}
 
 
 def values_of(changes: Iterable[FieldChange]) -> dict[str, str | None]:
