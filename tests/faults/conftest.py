@@ -57,13 +57,13 @@ F61   no bulk jobs                test_crm_write_jobs (Salesforce)
 F62   the key exists              test_crm_write_faults
 F63   a duplicate by a rule       test_crm_write_faults (Salesforce)
 F64   one key twice in a plan     test_crm_write_faults
-F65   the account is deleted      test_crm_write_faults
-F66   the account is merged       test_crm_write_faults
-F67   and has a new id            test_crm_write_faults (HubSpot)
-F68   a human took up the task    test_crm_write_faults
-F69   a human edited our field    test_crm_write_faults
-F70   the owner has left          test_crm_write_faults
-F71   held, dry run, stopped      test_crm_write_faults, test_crm_runs_faults
+F65   the account is deleted      test_crm_write_people
+F66   the account is merged       test_crm_write_people
+F67   and has a new id            test_crm_write_people (HubSpot)
+F68   a human took up the task    test_crm_write_people
+F69   a human edited our field    test_crm_write_people
+F70   the owner has left          test_crm_write_people
+F71   held, dry run, stopped      test_crm_write_people, test_crm_runs_faults
 F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files),
                                   test_killed_applies (both CRMs)
 F73   SIGTERM                     test_crm_process_faults
