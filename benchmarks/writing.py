@@ -69,9 +69,9 @@ _VERSION = "64.0"
 class Applying:
     """Planning and applying a day: how much was written, and by how many calls.
 
-    `requests` are all of the apply, reads too. `plan_seconds` include looking into the CRM,
-    `server_seconds` are those of the sandbox's processor during the apply. `batch_seconds` is what
-    the ledger takes of a batch (median).
+    `requests` are all of the apply, reads too. `plan_seconds` include looking into the CRM.
+    `cpu_seconds` are the processor's during the apply, of this process; `server_seconds` the
+    sandbox's. `batch_seconds` is what the ledger takes of a batch (median).
     """
 
     records: int
@@ -81,6 +81,7 @@ class Applying:
     requests: int
     plan_seconds: float
     seconds: float
+    cpu_seconds: float
     server_seconds: float
     batches: int
     batch_seconds: float
@@ -89,10 +90,11 @@ class Applying:
 
 @dataclass(frozen=True)
 class Loop:
-    """One update after the other."""
+    """One update after the other; the seconds are as in `Applying`."""
 
     records: int
     seconds: float
+    cpu_seconds: float
     server_seconds: float
 
 
@@ -114,11 +116,6 @@ class Way:
         loop = self.loop.seconds / self.loop.records + round_trip
         ours = (self.changed.seconds + round_trip * self.changed.requests) / self.changed.records
         return loop / ours
-
-    @property
-    def writes_per_record(self) -> float:
-        """Write calls a record, less the ten that are allowed for the rest."""
-        return max(self.changed.writes - 10, 0) / self.changed.records
 
 
 def measure(folder: Path, accounts: int, progress: Callable[[str], None]) -> dict[str, Way]:
@@ -188,9 +185,9 @@ def _run(
     del planned  # which the process that applies it would not have
     of_plan = server.since()
     with _timed_ledger() as batches:
-        applying = time.perf_counter()
+        applying, cpu = time.perf_counter(), time.process_time()
         _, applied = run.apply(company, plan_id, clock=clock)
-        seconds = time.perf_counter() - applying
+        seconds, cpu = time.perf_counter() - applying, time.process_time() - cpu
     of_apply = server.since()
     if applied.failed or applied.degraded or applied.total("written") != intents:
         raise SystemExit(f"not everything was written: {applied}")
@@ -202,6 +199,7 @@ def _run(
         requests=of_apply.requests,
         plan_seconds=plan_seconds,
         seconds=seconds,
+        cpu_seconds=cpu,
         server_seconds=of_apply.cpu_seconds,
         batches=len(batches),
         batch_seconds=median(batches) if batches else 0.0,
@@ -240,13 +238,13 @@ def _timed_ledger() -> Iterator[list[float]]:
 def _loop(crm: CrmName, server: Served, updates: Sequence[FieldUpdate]) -> Loop:
     """One call after the other."""
     server.since()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     (_salesforce_loop if crm == "salesforce" else _hubspot_loop)(server, updates)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     since = server.since()
     if since.writes != len(updates):
         raise SystemExit(f"the loop made {since.writes} calls for {len(updates)} records")
-    return Loop(len(updates), seconds, since.cpu_seconds)
+    return Loop(len(updates), seconds, cpu, since.cpu_seconds)
 
 
 def _salesforce_loop(server: Served, updates: Sequence[FieldUpdate]) -> None:

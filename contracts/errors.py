@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from unicodedata import category
 
 
 @dataclass(frozen=True, order=True)
@@ -43,15 +44,27 @@ class Problem:
         return f"{self.file}:{self.line}: {self.cause}; {self.remedy}"
 
 
+def on_one_line(text: str) -> str:
+    """A text that may repeat what somebody typed, so that it can forge no line of a log.
+
+    >>> on_one_line("no plan 'x\\r\\nINFO all is well'")
+    "no plan 'x��INFO all is well'"
+    """
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
+        for c in text
+    )
+
+
 class HealthloopError(Exception):
     """The root of the tree: a cause and a remedy, printed as one line."""
 
     exit_code = 1
 
     def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause}; {remedy}")
-        self.cause = cause
-        self.remedy = remedy
+        self.cause = on_one_line(cause)
+        self.remedy = on_one_line(remedy)
+        super().__init__(f"{self.cause}; {self.remedy}")
 
 
 class InputError(HealthloopError):

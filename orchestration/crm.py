@@ -208,8 +208,22 @@ def _plan(
             observed = observe(ledger, crms.writers, settings, now=now, accounts=scope.accounts)
         planned = made(crms.people)
         planned = replace(planned, observed=observed, notes=tuple(crms.notes), stored=True)
+        waits = _waits_already(ledger, planned)
+        if waits is not None:
+            return replace(planned, plan=waits)
         ledger.store(planned.plan, planned.intents)
     return planned
+
+
+def _waits_already(ledger: Ledger, planned: Planned) -> Plan | None:
+    """The held plan that says the very same: whoever was told its name can still approve it."""
+    waits, made = ledger.newest("held"), planned.plan
+    if waits is None or (waits.lane, waits.as_of, waits.reasons) != (
+        made.lane, made.as_of, made.reasons,
+    ):  # fmt: skip
+        return None
+    same = planned.intents == tuple(ledger.intents(waits.plan_id))
+    return waits if same and made.status == "held" else None
 
 
 def _made(
@@ -224,6 +238,7 @@ def _made(
     now: dt.datetime,
     made_at: dt.datetime,
 ) -> Planned:
+    long_ago = now - dt.timedelta(days=settings.refresh_days)
     tombstones, tasks = ledger.tombstones(), ledger.tasks()
     field_changes.load_confirmed(connection, ledger.confirmed())
     changes = field_changes.make_changes(
@@ -232,7 +247,7 @@ def _made(
         in_use=in_use(settings),
         refresh_days=settings.refresh_days,
         merged=tombstones,
-        rejected=ledger.rejections(),
+        rejected=ledger.rejections(since=long_ago),
         accounts=scope.accounts,
     )
     records = planning.records_of(connection)
@@ -261,7 +276,7 @@ def _made(
         people=people,
         gone=frozenset(tombstones),
         crm_of_task=ledger.crm_of_tasks(),
-        carried=tuple(ledger.carried()),
+        carried=tuple(ledger.carried(rejected_before=long_ago)),
         states={task.key: task for task in tasks},
     )
     plan, intents = planning.make_plan(
@@ -383,7 +398,9 @@ def draining() -> Iterator[Callable[[], bool]]:
 
 
 def _appliable(ledger: Ledger, plan_id: str | None) -> Plan:
-    plan = ledger.plan(plan_id) if plan_id else ledger.newest()
+    # One that waits may be older than one of the fast lane that is done.
+    waiting = ledger.newest("open", "approved", "held")
+    plan = ledger.plan(plan_id) if plan_id else waiting or ledger.newest()
     if plan is None:
         raise NotFoundError("there is no plan", "make one: `healthloop plan`")
     if plan.status == "held":

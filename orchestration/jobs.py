@@ -85,7 +85,7 @@ def _fast_lane(settings: CrmSettings) -> Any:
     """From a signal to the CRM: the sources that `crm.yaml` names, or all of them."""
     names = settings.fast_lane.sources
     pulled = (
-        dg.AssetSelection.assets(*(["raw", name] for name in names))
+        dg.AssetSelection.key_prefixes(*(["raw", name] for name in names))  # none where in place
         if names
         else dg.AssetSelection.groups("raw")
     )

@@ -172,6 +172,7 @@ def _told(company: CrmCompany) -> Story:
     for _ in range(10):
         company.next_evening()
     evenings["dark"] = evening_of(company, by=lambda company: company.run(accept=True))
+    company.later()
     evenings["approved"] = evening_of(company, by=_approve)
     return Story(company.crm.name, company.home, cast, records, deal, hands, successor, evenings)
 

@@ -63,8 +63,8 @@ def test_the_three_ways_write_every_record_and_the_same_tasks(found: Findings) -
 
 
 def test_a_loop_is_compared_record_by_record_and_request_by_request() -> None:
-    run = Applying(100_000, 0, 0, 500, 500, 0, 20, 0, 500, 0, {})
-    way = Way(run, run, Loop(2_000, 4, 0), 0)
+    run = Applying(100_000, 0, 0, 500, 500, 0, 20, 0, 0, 500, 0, {})
+    way = Way(run, run, Loop(2_000, 4, 0, 0), 0)
     assert way.times_faster() == pytest.approx(10)
     assert way.times_faster(0.02) == pytest.approx(22 / 0.3)
 

@@ -229,6 +229,7 @@ def test_a_refused_value_is_remembered_until_another_is_written(ledger):
     send(ledger, "p1", Ended(1, "rejected", "FIELD_CUSTOM_VALIDATION_EXCEPTION"))
     key = ("salesforce", "account", "001A")
     assert ledger.rejections() == {key: {"risk_score": "71", "risk_band": "red"}}
+    assert ledger.rejections(since=LATER + dt.timedelta(days=7)) == {}  # it may be offered again
     store(ledger, change(1, "001A", risk_score="72"), plan_id="p2")
     send(ledger, "p2", Ended(1, "written"))
     assert ledger.rejections() == {key: {"risk_band": "red"}}

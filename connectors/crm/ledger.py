@@ -293,12 +293,20 @@ class Ledger:
         with self._write() as connection:
             confirm(connection, shown, at)
 
-    def rejections(self) -> dict[tuple[CrmName, CrmObject, str], dict[str, str | None]]:
-        """Values that a CRM refused for good, by record and field."""
+    def rejections(
+        self, *, since: dt.datetime | None = None
+    ) -> dict[tuple[CrmName, CrmObject, str], dict[str, str | None]]:
+        """Values that a CRM refused, by record and field; with `since` only if it was after that.
+
+        What was refused long ago may be offered again: a right may be back, a rule mended.
+        """
+        query = sa.select(rejections)
+        if since is not None:
+            query = query.where(rejections.c.rejected_at >= since)
         with self._read() as connection:
             return {
                 (row.crm, row.object, row.record_id): orjson.loads(row.refused)
-                for row in connection.execute(sa.select(rejections))
+                for row in connection.execute(query)
             }
 
     def episodes(self) -> list[Episode]:

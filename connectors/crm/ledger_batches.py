@@ -82,8 +82,8 @@ def finish(
             )
         ).all()
         by_number = {row.number: intent_of(row, changes=False) for row in rows}
-        values = {row.number: new_values(row.body) for row in rows if row.kind == "fields"}
-        keep_results(connection, [(by_number[end.number], end) for end in some], values, at)
+        shown = {row.number: new_values(row.body) for row in rows if row.kind == "fields"}
+        keep_results(connection, [(by_number[end.number], end) for end in some], shown, at)
     connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(ended_at=at))
 
 

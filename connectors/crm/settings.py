@@ -217,7 +217,7 @@ def check_crm(company: Company) -> tuple[CrmSettings | None, list[Problem]]:
 
 
 def _unknown_sources(company: Company, document: Document, settings: CrmSettings) -> list[Problem]:
-    """Sections whose source is not there, or is of another type."""
+    """Names of sources that are not there, and sections whose source is of another type."""
     from connectors.sources import check_sources  # which reads every mapping: only when needed
 
     types = {source.name: source.config.type for source in check_sources(company)[0]}
@@ -231,5 +231,11 @@ def _unknown_sources(company: Company, document: Document, settings: CrmSettings
                     f"'{target.source}' is no source of type {crm}",
                     nearest(target.source, of_type) if of_type else f"add sources/{crm}.yaml",
                 )
+            )
+    for place, name in enumerate(settings.fast_lane.sources):
+        if name not in types:
+            where = ("fast_lane", "sources", place)
+            found.append(
+                document.problem(where, f"there is no source '{name}'", nearest(name, types))
             )
     return found

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from connectors.crm.applying import Applied
-from connectors.crm.plans import Intent, Plan
+from connectors.crm.plans import END_STATES, Intent, Plan
 from connectors.crm.writing import Step
 from orchestration.cli.console import escape, table_of
 from orchestration.crm import Planned
@@ -132,18 +132,19 @@ def _next_step(planned: Planned) -> Text:
     )
 
 
-def applied_page(plan: Plan, applied: Applied) -> RenderableType:
-    """What an apply did: every planned write in its end state."""
-    rows = [
-        (kind, *(counts.get(state, 0) for state in ("written", "rejected", "deferred", "skipped")))
+def ends_of(applied: Applied) -> list[tuple[str | int, ...]]:
+    """How many planned writes ended how: a row for each kind, with the counts of `END_STATES`."""
+    return [
+        (kind, *(counts.get(state, 0) for state in END_STATES))
         for kind, counts in applied.counts.items()
     ]
+
+
+def applied_page(plan: Plan, applied: Applied) -> RenderableType:
+    """What an apply did: every planned write in its end state."""
+    title = f"Plan {plan.plan_id}: {plan.status}"
     parts: list[RenderableType] = [
-        table_of(
-            f"Plan {plan.plan_id}: {plan.status}",
-            ("writes", "written", "rejected", "deferred", "skipped"),
-            rows,
-        ),
+        table_of(title, ("writes", *END_STATES), ends_of(applied)),
         Text(f"{applied.calls:,} requests."),
     ]
     parts += [Text(f"note: {reason}", style="yellow") for reason in applied.degraded]

@@ -3,18 +3,20 @@
 import dataclasses
 import getpass
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from connectors.crm.planning import plan_as_json
+from connectors.crm.plans import END_STATES, Intent
 from connectors.crm.targets import open_provisioner
 from contracts.company import read_company
 from contracts.errors import HeldError, InputError
 from orchestration.cli.beside import sandbox_beside
-from orchestration.cli.console import Format, console, errors, print_json, print_rows
-from orchestration.cli.crm_pages import applied_page, plan_page, steps_page
+from orchestration.cli.console import Format, console, errors, escape, print_json, print_rows
+from orchestration.cli.crm_pages import applied_page, ends_of, plan_page, steps_page
 from orchestration.cli.options import HOME, Form, Home, scored_warehouse
 from orchestration.crm import apply as apply_stored
 from orchestration.crm import draining, judge_plan, ledger_of, plan_day, settings_of
@@ -54,28 +56,38 @@ def plan(
         console.print(plan_page(planned, everything=everything), soft_wrap=True)
 
 
-def _print_csv(intents: object) -> None:
-    rows = [
-        (i.account_id, i.crm, i.object, i.record_id, c.field, c.old, c.new, c.why)
-        for i in intents  # type: ignore[attr-defined]
-        for c in i.changes
-    ]
+def _print_csv(intents: Sequence[Intent]) -> None:
+    """Every planned write on a line: fields one by one, and tasks to open and to close."""
+    rows: list[tuple[str | None, ...]] = []
+    for i in intents:
+        on = (i.account_id, i.crm, i.object or "task")
+        rows += [(*on, i.record_id, c.field, c.old, c.new, c.why) for c in i.changes]
+        if i.task is not None:
+            rows.append((*on, i.task.key, "open", None, i.task.subject, i.why))
+        if i.closing is not None:
+            rows.append((*on, i.closing.key, "close", None, None, i.why))
     columns = ("account", "crm", "object", "record", "field", "old", "new", "why")
     print_rows("", columns, rows, Format.CSV)
 
 
 @plans.command(epilog="Example:  healthloop plan approve 2026-06-30-1f3a9c")
 def approve(
-    context: typer.Context, plan_id: Annotated[str, typer.Argument(help="The held plan.")]
+    context: typer.Context,
+    plan_id: Annotated[str, typer.Argument(help="The held plan.")],
+    home: Home = HOME,
 ) -> None:
     """Let a held plan go: the next `healthloop apply` carries it out."""
-    _judge(context.obj, plan_id, approve=True)
+    _judge(context.obj if home == HOME else home, plan_id, approve=True)
 
 
 @plans.command(epilog="Example:  healthloop plan drop 2026-06-30-1f3a9c")
-def drop(context: typer.Context, plan_id: Annotated[str, typer.Argument(help="The plan.")]) -> None:
+def drop(
+    context: typer.Context,
+    plan_id: Annotated[str, typer.Argument(help="The plan.")],
+    home: Home = HOME,
+) -> None:
     """Drop a plan: it will never be carried out."""
-    _judge(context.obj, plan_id, approve=False)
+    _judge(context.obj if home == HOME else home, plan_id, approve=False)
 
 
 def _judge(home: Path, plan_id: str, *, approve: bool) -> None:
@@ -111,6 +123,8 @@ def apply(
         )  # fmt: skip
     if form is Format.JSON:
         print_json({"plan": done.plan_id, "status": done.status} | dataclasses.asdict(applied))
+    elif form is Format.CSV:
+        print_rows("", ("writes", *END_STATES), ends_of(applied), form)
     else:
         console.print(applied_page(done, applied))
     if applied.failed:
@@ -191,7 +205,8 @@ def queue(
     columns = [field.name for field in dataclasses.fields(actions.QueueEntry)]
     rows = [dataclasses.astuple(entry) for entry in entries]
     if not rows and form is Format.TABLE:
-        console.print("Nothing is to be done: no task was opened yet.")
+        what = "no task was opened yet" if owner is None else f"no task is {escape(owner)}'s"
+        console.print(f"Nothing is to be done: {what}.")
     else:
         print_rows("", columns, rows, form)
 

@@ -1,0 +1,340 @@
+"""The CRM in Dagster: its assets, the gate, the approval job, days of the past, the fast lane."""
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+from alert_receivers import slack_server
+from crm_company import (
+    CRM_NAMES,
+    DAY,
+    FIRST_DAY,
+    HOUR,
+    MINUTE,
+    CrmCompany,
+    new_company,
+    opened,
+    written_company,
+)
+from demo_company import change, copy_of, instance_in_home, write
+
+from contracts.company import read_company
+from orchestration.assets import actions
+from orchestration.assets.crm import NEWS, PLAN, WRITES
+from orchestration.definitions import definitions_of
+from orchestration.runs import instance_of
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@pytest.fixture
+def company(tmp_path_factory, tmp_path):
+    """A company whose Salesforce shows everything."""
+    home = copy_of(written_company(tmp_path_factory, "salesforce"), tmp_path)
+    with opened(home, "salesforce") as company:
+        yield company
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory):
+    """What Dagster loads of a company that writes into HubSpot."""
+    return definitions_of(read_company(new_company(tmp_path_factory, "hubspot")))
+
+
+def executed(company: CrmCompany, job: str, **how) -> dg.ExecuteInProcessResult:
+    """A run of a job in this process, recorded in the company's instance."""
+    config = {**QUIET, **how.pop("run_config", {})}
+    with instance_in_home(), instance_of(company.company) as instance:
+        return (
+            definitions_of(company.company)
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=instance, run_config=config, raise_on_error=False, **how
+            )
+        )  # fmt: skip
+
+
+def planned_and_written(company: CrmCompany, day: dt.date) -> dg.ExecuteInProcessResult:
+    """The assets crm/plan and crm/writes of a day, without anything before them."""
+    return executed(company, "daily", partition_key=str(day), asset_selection=[PLAN, WRITES])
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, object]:
+    """What a run says of an asset."""
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == key]
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """What the one failed step says."""
+    (event,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    return event.step_failure_data.user_failure_data.description
+
+
+def turn_red(company: CrmCompany) -> None:
+    change(
+        company.home,
+        "UPDATE scores.all_scores SET value = 90, band = 'red' "
+        "WHERE score = 'risk' AND band = 'green'",
+    )
+
+
+# -- definitions ----------------------------------------------------------------------------------
+
+
+def test_the_assets_of_the_crm_are_described_for_people(definitions):
+    specs = {spec.key: spec for spec in definitions.resolve_all_asset_specs()}
+    for key in (PLAN, WRITES, NEWS, actions.KEY):
+        spec = specs[key]
+        assert spec.group_name == key.path[0]
+        assert all(owner.startswith("team:") for owner in spec.owners)
+        assert len(spec.description.split()) >= 12
+        assert spec.description.endswith(".")
+    assert specs[PLAN].kinds == {"duckdb", "sql"}
+    assert specs[WRITES].kinds == specs[NEWS].kinds == {"hubspot"}
+
+
+def test_writes_come_after_the_plan_whose_gate_is_blocking(definitions):
+    graph = definitions.resolve_asset_graph()
+    (gate,) = [key for key in graph.asset_check_keys if key.asset_key == PLAN]
+    assert gate.name == "gate"
+    assert graph.get(gate).blocking
+    assert graph.get(WRITES).parent_keys == {PLAN}
+    assert actions.KEY in graph.get(PLAN).parent_keys
+    assert graph.get(NEWS).parent_keys == {dg.AssetKey(["signals", "account_keys"])}
+
+
+def test_f83_nothing_that_writes_is_tried_again_by_dagster(definitions):
+    writes = [asset for asset in definitions.assets if {PLAN, WRITES, NEWS} & {*asset.keys}]
+    assert len(writes) == 3
+    assert [asset.op.retry_policy for asset in writes] == [None] * 3
+    for job in ("daily", "fast_lane", "approve_plan"):
+        tags = definitions.resolve_job_def(job).tags
+        assert not [tag for tag in tags if "retr" in tag]
+
+
+def test_the_daily_job_leaves_the_fast_lane_alone_and_the_fast_lane_the_daily_plan(definitions):
+    def assets(job: str) -> set[dg.AssetKey]:
+        return {*definitions.resolve_job_def(job).asset_layer.executable_asset_keys}
+
+    assert {PLAN, WRITES} <= assets("daily")
+    assert NEWS not in assets("daily")
+    assert NEWS in assets("fast_lane")
+    assert {key.path[0] for key in assets("fast_lane")} == {"raw", "signals", "crm"}
+    assert not {PLAN, WRITES} & assets("fast_lane")
+    assert not {PLAN, WRITES, NEWS} & (assets("replay") | assets("refresh"))
+
+
+def test_the_fast_lane_pulls_the_sources_that_crm_yaml_names(company):
+    company.set_apply(True, "fast_lane: {sources: [helpdesk]}\n")
+    job = definitions_of(company.company).resolve_job_def("fast_lane")
+    pulled = {key.path[1] for key in job.asset_layer.executable_asset_keys if key.path[0] == "raw"}
+    assert pulled == {"helpdesk"}
+
+
+def test_a_company_without_a_crm_yaml_has_none_of_this(company):
+    (company.home / "crm.yaml").unlink()
+    definitions = definitions_of(company.company)
+    keys = definitions.resolve_asset_graph().get_all_asset_keys()
+    assert not {PLAN, WRITES, NEWS} & keys
+    assert actions.KEY in keys
+    repository = definitions.get_repository_def()
+    assert {"daily", "refresh", "replay"} <= {*repository.job_names}
+    assert not {"approve_plan", "fast_lane"} & {*repository.job_names}
+    assert {schedule.name for schedule in repository.schedule_defs} == {
+        "daily_schedule", "hourly_schedule",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("company_says", "crm_says", "status"),
+    [
+        ("", "", "STOPPED"),
+        ("schedules: {enabled: true}\n", "", "STOPPED"),
+        ("", "fast_lane: {enabled: true}\n", "STOPPED"),
+        ("schedules: {enabled: true}\n", "fast_lane: {enabled: true}\n", "RUNNING"),
+    ],
+)
+def test_the_fast_lane_runs_by_itself_only_where_both_files_say_so(
+    company, company_says, crm_says, status
+):
+    settings = (company.home / "company.yaml").read_text()
+    write(company.home / "company.yaml", settings + company_says)
+    company.set_apply(True, crm_says)
+    schedule = _every_minute(company)
+    assert schedule.default_status == dg.DefaultScheduleStatus[status]
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("* * * * *", "Europe/Berlin")
+
+
+def _every_minute(company: CrmCompany) -> dg.ScheduleDefinition:
+    repository = definitions_of(company.company).get_repository_def()
+    return repository.get_schedule_def("fast_lane_schedule")
+
+
+def test_the_fast_lane_waits_while_a_run_is_under_way(company):
+    repository = definitions_of(company.company).get_repository_def()
+    schedule = repository.get_schedule_def("fast_lane_schedule")
+
+    def asked(instance: dg.DagsterInstance) -> object:
+        context = dg.build_schedule_context(instance=instance, repository_def=repository)
+        return schedule.evaluate_tick(context)
+
+    with dg.DagsterInstance.local_temp() as instance:
+        assert len(asked(instance).run_requests) == 1
+        for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE):
+            instance.add_run(dg.DagsterRun(job_name="daily", status=status))
+        assert len(asked(instance).run_requests) == 1
+        instance.add_run(dg.DagsterRun(job_name="daily", status=dg.DagsterRunStatus.STARTED))
+        skipped = asked(instance)
+        assert not skipped.run_requests
+        assert skipped.skip_message == "another run is under way; the next minute looks again"
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+def test_a_day_of_the_past_plans_and_writes_nothing(company):
+    before, plan = company.writes, company.plan_id()
+    result = planned_and_written(company, FIRST_DAY - DAY)
+    assert result.success
+    for key in (PLAN, WRITES):
+        assert metadata_of(result, key) == {"result": "a day of the past; nothing to do"}
+    assert company.plan_id() == plan
+    assert len(company.box.log) == before == 0
+
+
+def test_a_run_says_what_it_planned_and_wrote_and_names_no_person(company):
+    account = company.calm_accounts()[0]
+    company.crm.edit("account", company.record_of(account), "upsell_score", 3)
+    company.later()
+    change(company.home, "UPDATE scores.all_scores SET value = 91, band = 'red' "
+           f"WHERE score = 'risk' AND account_id = '{account}'")  # fmt: skip
+    result = planned_and_written(company, FIRST_DAY)
+    assert result.success
+    planned, written = metadata_of(result, PLAN), metadata_of(result, WRITES)
+    assert planned["status"] == "open"
+    assert planned["plan"] == written["plan"] == company.plan_id()
+    assert f"| {account} | account | risk_band | green | red |" in planned["first_changes"]
+    record = company.record_of(account)
+    assert f"| account | {record} | upsell_score |" in planned["fields_edited_by_people"]
+    assert written["fields_written"] == planned["records"] == 1
+    assert written["fields_rejected"] == written["fields_deferred"] == 0
+    assert company.fields(account)["risk_score"] == 91
+    names = {name for (name,) in company.rows("SELECT DISTINCT owner FROM metrics.accounts")}
+    told = f"{planned} {written}"
+    assert not [name for name in names if name and name in told]
+
+
+def test_a_held_plan_fails_the_run_alerts_and_goes_once_the_job_approves_it(company, monkeypatch):
+    settings = (company.home / "company.yaml").read_text()
+    write(company.home / "company.yaml", settings + "alerts: {slack: {env: SLACK_HOOK}}\n")
+    turn_red(company)
+    with slack_server() as slack:
+        monkeypatch.setenv("SLACK_HOOK", slack.address)
+        held = planned_and_written(company, FIRST_DAY)
+        told = [payload["blocks"][0]["text"]["text"] for payload in slack.posted]
+    assert not held.success
+    plan = company.plan_id()
+    says = (
+        f"the plan {plan} is held: 38 of 40 accounts (95 %) change their risk band; 10 % may; "
+        f"approve it with the job approve_plan or `healthloop plan approve {plan}`"
+    )
+    assert failure_of(held) == says
+    assert any(plan in text and "approve" in text for text in told), told
+    (check,) = held.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.description) == ("gate", False, says)
+    assert company.writes == 0
+
+    def judged(approve: bool, plan_id: str) -> dg.ExecuteInProcessResult:
+        verdict = {"plan": plan_id, "approve": approve, "by": "Ada"}
+        config = {"ops": {"judge_and_apply": {"config": verdict}}}
+        return executed(company, "approve_plan", run_config=config)
+
+    again = planned_and_written(company, FIRST_DAY)
+    assert failure_of(again) == says, "a plan that says the same keeps its name"
+    wrong = judged(True, "nope\r\nINFO all is well")
+    assert "\n" not in failure_of(wrong)
+    assert judged(True, plan).success
+    assert company.writes == 2
+    with company.ledger() as ledger:
+        assert ledger.plan(plan).status == "applied"
+        assert [verdict[:2] for verdict in ledger.approvals(plan)] == [("approved", "Ada")]
+    assert failure_of(judged(True, plan)) == (
+        f"plan {plan} is applied; only a held plan can be approved"
+    )
+
+
+def test_a_held_plan_can_be_dropped_by_the_job_and_nothing_is_written(company):
+    turn_red(company)
+    assert not planned_and_written(company, FIRST_DAY).success
+    plan = company.plan_id()
+    verdict = {"config": {"plan": plan, "approve": False, "by": "Ada"}}
+    assert executed(
+        company, "approve_plan", run_config={"ops": {"judge_and_apply": verdict}}
+    ).success
+    assert company.writes == 0
+    with company.ledger() as ledger:
+        assert ledger.plan(plan).status == "dropped"
+
+
+def test_a_crm_that_refuses_us_fails_the_run_with_the_remedy_and_is_not_asked_again(company):
+    company.box.faults.add(vendor="salesforce", do="status", code=401, times=None)
+    result = planned_and_written(company, FIRST_DAY)
+    assert failure_of(result) == (
+        "salesforce: refused the session (401); renew the credentials of this source"
+    )
+    assert len(company.box.log) <= 3
+
+
+# -- the fast lane --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crm", CRM_NAMES)
+def test_e4_a_p1_ticket_reaches_field_and_task_in_one_run_of_the_fast_lane(
+    tmp_path_factory, tmp_path, crm
+):
+    home = copy_of(written_company(tmp_path_factory, crm), tmp_path)
+    with opened(home, crm) as company:
+        company.set_apply(True, "fast_lane: {sources: [helpdesk]}\n")
+        account = company.calm_accounts()[0]
+        company.later(10 * HOUR)
+        assert company.fast_lane().success
+        assert company.writes == 0, "no news, no write"
+        company.later()
+        for _ in range(2):
+            company.open_ticket(account)
+        company.later(2 * MINUTE)
+        before, asked = company.crm.shown(), len(company.box.log)
+        ran = company.fast_lane()
+        assert (ran.success, ran.failures) == (True, ())
+        fields, tasks = company.crm.shown()
+        record = ("account", company.record_of(account))
+        assert fields[record]["risk_band"] == "red"
+        assert {key for key in fields if fields[key] != before[0].get(key)} == {record}
+        new = {tasks[key]["episode"] for key in tasks.keys() - before[1].keys()}
+        assert new == {f"p1-open/2026-06-24/{account}", f"risk-red/2026-06-24/{account}"}
+        # One call for the account, one for both tasks, one for the upsell that is over.
+        assert company.writes == 3
+        reads = [r for r in company.box.log[asked:] if r.vendor == crm and r.method == "GET"]
+        assert len(reads) <= 12
+        company.later()
+        shown, asked = company.crm.shown(), len(company.box.log)
+        assert company.fast_lane().success
+        assert company.writes == 3
+        assert not [r for r in company.box.log[asked:] if r.vendor == crm]
+        assert company.crm.shown() == shown
+
+
+def test_e4_the_daily_run_after_the_fast_lane_writes_nothing_twice(company):
+    account = company.calm_accounts()[0]
+    company.later(10 * HOUR)
+    for _ in range(2):
+        company.open_ticket(account)
+    company.later(2 * MINUTE)
+    assert company.fast_lane().success
+    shown, writes = company.crm.shown(), company.writes
+    company.next_evening()
+    ran = company.run()
+    assert (ran.success, ran.failures) == (True, ())
+    assert company.writes == writes
+    assert company.crm.shown() == shown
