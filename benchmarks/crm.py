@@ -90,6 +90,8 @@ def served(crm: CrmName, accounts: int, folder: Path) -> Iterator[Served]:
             yield Served(place["address"], ca_file, since)
         finally:
             asked.close()
+        if server.wait():
+            raise SystemExit("a server of the sandbox fell over")
 
 
 def is_write(request: Request) -> bool:

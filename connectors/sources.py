@@ -24,6 +24,7 @@ Parquet folder where it lies.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -363,7 +364,7 @@ def _check_mappings(
         try:
             query, mistakes = parse_mapping(file, source.mapping_text(table))
         except ConfigurationError as error:
-            query, mistakes = None, list(error.problems)
+            query, mistakes = None, error.problems
         problems += mistakes
         if query is None:
             parsed = False
@@ -389,22 +390,23 @@ def _check_mappings(
     return problems
 
 
-def parse_mapping(file: Path, text: str) -> tuple[exp.Query | None, list[Problem]]:
-    """The one SELECT of a mapping, or what is wrong with it."""
+@lru_cache(maxsize=512)  # a run reads its sources a dozen times
+def parse_mapping(file: Path, text: str) -> tuple[exp.Query | None, tuple[Problem, ...]]:
+    """The one SELECT of a mapping, which nobody may change, or what is wrong with it."""
     try:
         statements = sqlglot.parse(text, read="duckdb")
     except sqlglot.errors.ParseError as error:
         first = error.errors[0] if error.errors else {}
         cause = f"not valid SQL: {first.get('description', 'it cannot be parsed')}"
-        return None, [Problem(file, first.get("line") or 1, cause.rstrip("."), "correct it")]
+        return None, (Problem(file, first.get("line") or 1, cause.rstrip("."), "correct it"),)
     except sqlglot.errors.TokenError as error:
         found = re.search(r"line (\d+)", str(error))
         line = int(found.group(1)) if found else 1
-        return None, [Problem(file, line, "not valid SQL: an unclosed quote", "close it")]
+        return None, (Problem(file, line, "not valid SQL: an unclosed quote", "close it"),)
     queries = [statement for statement in statements if statement is not None]
     if len(queries) != 1 or not isinstance(queries[0], exp.Query):
-        return None, [Problem(file, 1, "a mapping is exactly one SELECT", "keep one SELECT")]
-    return queries[0], []
+        return None, (Problem(file, 1, "a mapping is exactly one SELECT", "keep one SELECT"),)
+    return queries[0], ()
 
 
 def tables_of(query: exp.Query) -> list[tuple[str, int]]:

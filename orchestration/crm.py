@@ -21,7 +21,7 @@ from connectors.crm.changes import Changes
 from connectors.crm.ledger import Ledger
 from connectors.crm.observing import Observed, look_later, observe
 from connectors.crm.people import People
-from connectors.crm.plans import Intent, Plan
+from connectors.crm.plans import Ended, Intent, Plan
 from connectors.crm.settings import CrmSettings, ledger_url, names_of, read_crm
 from connectors.crm.writing import CrmName
 from contracts.company import Company
@@ -332,6 +332,7 @@ def apply(
         ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
     ):
         plan = _appliable(ledger, plan_id)
+        _leave_what_is_newer(ledger, plan)
         crms = crms or Crms(company, settings)
         opens = bool(plan.totals.get("tasks_to_open"))
         crms.require_ready(tasks=opens)
@@ -395,6 +396,31 @@ def draining() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _leave_what_is_newer(ledger: Ledger, plan: Plan) -> None:
+    """Skip the fields of records that a newer plan has written, as the fast lane does while a
+    plan waits for a person.
+    """
+    newest = ledger.newest("applied")
+    if newest is None or newest.made_at <= plan.made_at:
+        return
+    newer = [p for p in ledger.plans(1000) if p.made_at > plan.made_at and p.status == "applied"]
+    done = {
+        (intent.crm, intent.object, intent.record_id)
+        for each in newer
+        for intent in ledger.intents(each.plan_id, "written")
+        if intent.kind == "fields"
+    }
+    reason = "a newer plan has written this record"
+    ledger.settle(
+        plan.plan_id,
+        [
+            Ended(intent.number, "skipped", reason)
+            for intent in ledger.intents(plan.plan_id, "planned")
+            if intent.kind == "fields" and (intent.crm, intent.object, intent.record_id) in done
+        ],
+    )
 
 
 def _appliable(ledger: Ledger, plan_id: str | None) -> Plan:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from connectors.crm.settings import CrmSettings
 from connectors.sources import models
 from contracts.company import Settings
 from scoring.schemas import json_schemas
@@ -41,6 +42,7 @@ def write_schemas(home: Path) -> list[Path]:
 def _schemas() -> dict[str, dict[str, Any]]:
     return {
         "company.yaml": Settings.model_json_schema(),
+        "crm.yaml": CrmSettings.model_json_schema(),
         "sources/*.yaml": TypeAdapter(reduce(or_, models().values())).json_schema(),
         **json_schemas(),
     }

@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from crm_company import CRM_NAMES, SCORES, new_company, opened, written_company
+from crm_company import CRM_NAMES, HOUR, SCORES, new_company, opened, written_company
 from crm_story import HANDS, OVERRIDE_REASON, Evening, story_of
 from demo_company import copy_of
 
@@ -132,11 +132,22 @@ def test_f71_nothing_is_sent_while_apply_is_false_whatever_command_is_run(new):
                     f"provision {new.crm.name}", "doctor"):  # fmt: skip
         new.healthloop(command)
     new.healthloop(f"plan drop {new.plan_id()}")
-    company = new.calm_accounts()[0]
-    new.open_ticket(company)
-    new.later()
-    assert new.fast_lane().success
     assert (new.writes, new.crm.written(), new.crm.shown()) == (0, [], ({}, {}))
+
+
+def test_f71_the_fast_lane_sends_nothing_either(tmp_path_factory, tmp_path):
+    home = copy_of(written_company(tmp_path_factory, "hubspot"), tmp_path)
+    with opened(home, "hubspot") as company:
+        company.set_apply(False)
+        company.later(HOUR)
+        company.open_ticket(company.calm_accounts()[0])
+        company.later()
+        assert company.fast_lane().success
+        with company.ledger() as ledger:
+            plan = ledger.newest()
+        assert (plan.lane, plan.status) == ("fast", "open")
+        assert plan.totals["fields"] > 0
+        assert company.writes == 0
 
 
 # -- day after day --------------------------------------------------------------------------------

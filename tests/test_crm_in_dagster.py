@@ -298,9 +298,6 @@ def test_e4_a_p1_ticket_reaches_field_and_task_in_one_run_of_the_fast_lane(
         company.set_apply(True, "fast_lane: {sources: [helpdesk]}\n")
         account = company.calm_accounts()[0]
         company.later(10 * HOUR)
-        assert company.fast_lane().success
-        assert company.writes == 0, "no news, no write"
-        company.later()
         for _ in range(2):
             company.open_ticket(account)
         company.later(2 * MINUTE)
@@ -338,3 +335,27 @@ def test_e4_the_daily_run_after_the_fast_lane_writes_nothing_twice(company):
     assert (ran.success, ran.failures) == (True, ())
     assert company.writes == writes
     assert company.crm.shown() == shown
+
+
+def test_a_plan_that_waited_leaves_what_the_fast_lane_has_written_since(company):
+    account = company.calm_accounts()[0]
+    turn_red(company)
+    assert company.healthloop("plan").code == 0
+    held = company.plan_id()
+    company.later(10 * HOUR)
+    for _ in range(2):
+        company.open_ticket(account)
+    company.later(2 * MINUTE)
+    assert company.fast_lane().success
+    newer = company.fields(account)
+    assert newer["risk_score"] == 80
+    assert company.healthloop("plan approve", held).code == 0
+    applied = company.healthloop("apply")
+    assert applied.code == 0, applied.both
+    assert f"Plan {held}: applied" in applied.out
+    assert company.fields(account) == newer
+    shown = company.crm.shown()[0]
+    assert sum(values.get("risk_score") == 90 for values in shown.values()) == 37 + 9
+    with company.ledger() as ledger:
+        (left,) = [i for i in ledger.intents(held, "skipped") if i.kind == "fields"]
+    assert (left.account_id, left.reason) == (account, "a newer plan has written this record")

@@ -16,6 +16,7 @@ FILES = [
     (SHIPPED / "profiles.yaml", "profiles"),
     (SHIPPED / "watermelons.yaml", "watermelons"),
     (TEMPLATE / "company.yaml", "company"),
+    (TEMPLATE / "crm.yaml", "crm"),
     *((file, "sources") for file in sorted((TEMPLATE / "sources").glob("*.yaml"))),
 ]
 
@@ -39,11 +40,34 @@ def test_every_yaml_that_we_ship_satisfies_its_schema(schemas: Path, file: Path,
     assert [error.message for error in errors] == []
 
 
-def test_an_unknown_setting_is_underlined_by_the_editor(schemas: Path) -> None:
-    schema = json.loads((schemas / "company.schema.json").read_text())
-    document = as_json((TEMPLATE / "company.yaml").read_text() + "\ntime_zome: UTC\n")
-    messages = [e.message for e in jsonschema.Draft202012Validator(schema).iter_errors(document)]
-    assert any("time_zome" in message for message in messages)
+@pytest.mark.parametrize(
+    ("file", "line", "word"),
+    [
+        ("company.yaml", "time_zome: UTC", "time_zome"),
+        ("crm.yaml", "aply: true", "aply"),
+        ("crm.yaml", "gate: {most_taks: 3}", "most_taks"),
+        ("crm.yaml", "hubspot: {source: crm, daily_share: 2}", "2 is greater than the maximum"),
+    ],
+)
+def test_a_mistake_is_underlined_by_the_editor(
+    schemas: Path, file: str, line: str, word: str
+) -> None:
+    schema = json.loads((schemas / f"{Path(file).stem}.schema.json").read_text())
+    document = as_json(f"{(TEMPLATE / file).read_text()}\n{line}\n")
+    messages = [
+        error.message
+        for found in jsonschema.Draft202012Validator(schema).iter_errors(document)
+        for error in (found, *(found.context or ()))
+    ]
+    assert any(word in message for message in messages)
+
+
+def test_every_schema_is_known_to_the_editor(schemas: Path) -> None:
+    settings = json.loads((schemas.parent / ".vscode/settings.json").read_text())
+    patterns = settings["yaml.schemas"]
+    assert patterns["./schemas/crm.schema.json"] == "crm.yaml"
+    assert patterns["./schemas/playbooks.schema.json"] == "playbooks/*.yaml"
+    assert {(schemas.parent / name) for name in patterns} == {*schemas.glob("*.json")}
 
 
 def test_editor_settings_that_somebody_wrote_are_kept(tmp_path: Path) -> None:
