@@ -40,6 +40,7 @@ def scored(tmp_path_factory):
     """A demo company after its first run over HTTP and a second one, an hour without news."""
     home = tmp_path_factory.mktemp("apis") / "company"
     write_demo_company(home, accounts=ACCOUNTS)
+    (home / "crm.yaml").unlink()  # planning asks the CRM as well, which is not counted here
     with vendors_of(home) as box:
         first = run(home, *WEEK_ENDS, TODAY)
         asked = len(box.log)
@@ -65,10 +66,14 @@ def test_the_demo_runs_over_http_from_the_first_pull_to_the_plan(scored):
     assert defects == []
 
 
-def test_an_hour_without_news_costs_one_request_per_stream(scored):
+def test_an_hour_without_news_costs_one_request_per_stream_and_seven_for_the_plan(scored):
     home, _, _, asked, _ = scored
     streams = rows_of(home, "SELECT count(DISTINCT (source, stream)) FROM signals.source_health")
-    assert 0 < len(asked) <= streams[0][0]
+    plan = re.compile(r"/describe$|/query/$")  # whose it is, what it takes, who is there
+    of_plan = [request for request in asked if plan.search(request.path)]
+    assert 0 < len(asked) - len(of_plan) <= streams[0][0]
+    assert len(of_plan) <= 7
+    assert {request.method for request in of_plan} == {"GET"}
 
 
 def test_apis_and_files_of_one_company_come_to_the_same_scores(scored, tmp_path_factory):
