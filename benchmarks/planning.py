@@ -11,16 +11,17 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from benchmarks.daily import open_warehouse, peak_bytes, seconds
 from connectors.crm.changes import load_confirmed, make_changes, read_changes
+from connectors.crm.ledger import ROWS_AT_ONCE
 from connectors.crm.planning import Surroundings, make_plan, records_of
 from contracts.actions import Decisions
 from contracts.crm_fields import written_on
@@ -50,6 +51,7 @@ def measure(accounts: int) -> dict[str, Any]:
         file = Path(folder) / "planning.duckdb"
         with open_warehouse(file) as connection:
             write_scores(connection, accounts)
+            _show_something_else(connection)
         child = subprocess.run(
             [sys.executable, "-m", "benchmarks.planning", str(file)],
             stdout=subprocess.PIPE, check=True, text=True,
@@ -62,9 +64,10 @@ def plan(file: Path) -> dict[str, Any]:
     """Plan the day twice: every field of every account changes, then none does."""
     with open_warehouse(file) as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'")
-        changed = _plan_day(connection, _showing_something_else(connection))
+        changed = _plan_day(connection)
         changed_bytes = peak_bytes()
-        unchanged = _plan_day(connection, _showing_what_was_planned(connection))
+        _show_what_was_planned(connection)
+        unchanged = _plan_day(connection)
     return {
         "accounts": changed["accounts"],
         "changed_seconds": changed["seconds"],
@@ -77,18 +80,19 @@ def plan(file: Path) -> dict[str, Any]:
     }
 
 
-def _plan_day(connection: duckdb.DuckDBPyConnection, confirmed: pa.Table) -> dict[str, Any]:
+def _plan_day(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Desired, confirmed, the comparison of the two, and the intents that follow from it."""
     used, found = library(), []
 
     def work() -> None:
         desired.compute(connection, used, DAY)
-        load_confirmed(connection, confirmed)
+        load_confirmed(connection, _shown(connection))
         in_use = {("salesforce", "account"): WRITTEN}
         changes = make_changes(connection, DAY, in_use=in_use, refresh_days=7)
+        around = Surroundings(records_of(connection), {})
         plan, _ = make_plan(
-            as_of=DAY, lane="daily", made_at=NOW, now=NOW, changes=read_changes(connection, DAY),
-            decisions=Decisions(DAY), around=Surroundings(records_of(connection), {}),
+            as_of=DAY, lane="daily", made_at=NOW, now=NOW,
+            changes=read_changes(connection, changes), decisions=Decisions(DAY), around=around,
         )  # fmt: skip
         found.append((changes.bands.accounts, plan.totals["fields"]))
 
@@ -99,18 +103,26 @@ def _plan_day(connection: duckdb.DuckDBPyConnection, confirmed: pa.Table) -> dic
     return {"seconds": spent, "cpu_seconds": cpu_seconds, "accounts": accounts, "fields": fields}
 
 
-def _showing_something_else(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    values = orjson.dumps({name: f"not {name}" for name in WRITTEN}).decode()
-    return connection.execute(
-        "SELECT crm, 'account' AS object, crm_id AS record_id, ? AS values FROM signals.accounts",
-        [values],
-    ).to_arrow_table()
+def _show_something_else(connection: duckdb.DuckDBPyConnection) -> None:
+    _show(connection, ", ".join(f"'{name}': 'not {name}'" for name in WRITTEN), "signals.accounts")
 
 
-def _showing_what_was_planned(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    return connection.execute(
-        "SELECT crm, object, record_id, desired AS values FROM plan.record_changes"
-    ).to_arrow_table()
+def _show_what_was_planned(connection: duckdb.DuckDBPyConnection) -> None:
+    accounts = "signals.accounts JOIN plan.desired_accounts USING (account_id)"
+    _show(connection, ", ".join(f"'{name}': {name}" for name in WRITTEN), accounts)
+
+
+def _show(connection: duckdb.DuckDBPyConnection, pairs: str, accounts: str) -> None:
+    connection.execute(
+        "CREATE OR REPLACE TABLE shown AS SELECT crm, 'account' AS object, crm_id AS record_id, "
+        f"to_json({{{pairs}}})::VARCHAR AS values FROM {accounts}"
+    )
+
+
+def _shown(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
+    """What records show, in parts, as the ledger gives it."""
+    for batch in connection.cursor().execute("FROM shown").to_arrow_reader(ROWS_AT_ONCE):
+        yield pa.Table.from_batches([batch])
 
 
 def library() -> Library:

@@ -19,7 +19,7 @@ from connectors.crm import gate, planning
 from connectors.crm.applying import Applied, apply_plan, recover
 from connectors.crm.changes import Changes
 from connectors.crm.ledger import Ledger
-from connectors.crm.observing import Observed, look_later, observe
+from connectors.crm.observing import Observed, look_later, observe, planned_records
 from connectors.crm.people import People
 from connectors.crm.plans import Ended, Intent, Plan
 from connectors.crm.settings import CrmSettings, ledger_url, names_of, read_crm
@@ -205,7 +205,11 @@ def _plan(
         if crms.ready:
             if settings.apply:
                 recover(ledger, crms.writers, now=lambda: company.now(clock()), lease=lease)
-            observed = observe(ledger, crms.writers, settings, now=now, accounts=scope.accounts)
+            observed = observe(
+                ledger, crms.writers, settings, now=now, accounts=scope.accounts,
+                without_tasks=[crm for crm in crms.writers if not crms.takes(crm, "tasks")],
+                planned=lambda: planned_records(connection, scope.day),
+            )  # fmt: skip
         planned = made(crms.people)
         planned = replace(planned, observed=observed, notes=tuple(crms.notes), stored=True)
         waits = _waits_already(ledger, planned)
@@ -281,7 +285,7 @@ def _made(
     )
     plan, intents = planning.make_plan(
         as_of=scope.day, lane=scope.lane, made_at=made_at, now=now,
-        changes=field_changes.read_changes(connection, scope.day), decisions=decisions,
+        changes=field_changes.read_changes(connection, changes), decisions=decisions,
         around=around,
     )  # fmt: skip
     reasons = gate.judge(

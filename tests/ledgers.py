@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from connectors.crm import ledger_tables
 from connectors.crm.ledger import Ledger
-from connectors.crm.plans import FieldChange, Intent, Plan
+from connectors.crm.plans import FieldChange, FieldChanges, Intent, Plan
 from connectors.crm.writing import NewTask, TaskChange
 from contracts.actions import Episode, TaskState
 
@@ -53,7 +53,7 @@ class Clock:
 
 def change(number: int, record_id: str, *, object="account", crm="salesforce", **values) -> Intent:
     """The change of a record's fields: ``risk_score="71"``."""
-    changes = tuple(FieldChange(name, None, value) for name, value in values.items())
+    changes = FieldChanges.of(FieldChange(name, None, value) for name, value in values.items())
     return Intent(number, "fields", crm, object, record_id, f"A-{record_id}", changes=changes)
 
 

@@ -641,7 +641,8 @@ class World:
         """What is not confirmed, what no CRM has, and what is to be closed and open still."""
         shown = {
             (row["object"], row["record_id"]): row["values"]
-            for row in ledger.confirmed().to_pylist()
+            for table in ledger.confirmed()
+            for row in table.to_pylist()
         }
         tasks = {task.key: task for task in ledger.tasks()}
         carried = {intent.task.key for intent in ledger.carried()}

@@ -16,7 +16,7 @@ from rich.console import Console
 from test_docs import ROOT, UPDATE, agrees, play, reader  # noqa: F401
 
 from connectors.crm.changes import Bands, Changes
-from connectors.crm.plans import FieldChange, Intent, Plan
+from connectors.crm.plans import FieldChange, FieldChanges, Intent, Plan
 from connectors.crm.settings import CrmSettings, HubSpotTarget, SalesforceTarget, check_crm
 from connectors.crm.writing import NewTask
 from connectors.sandbox.servers.box import credentials
@@ -164,16 +164,16 @@ def test_the_steps_of_provisioning_are_shown_as_they_are_printed(tmp_path):
         })  # fmt: skip
         target = SalesforceTarget(source="crm")
         steps = connect_provisioner(config, target, Secrets(tmp_path)).steps()
-    compare(CRM, "provision salesforce", rendered(steps_page("salesforce", steps)))
+    compare(CRM, "provision salesforce", rendered(steps_page("What salesforce needs", steps)))
 
 
 def test_a_plan_is_shown_as_it_is_printed():
     why = "Champion has left; Active on 3 of the last 28 days"
-    changes = (
+    changes = FieldChanges.of([
         FieldChange("risk_score", "38", "74", why),
         FieldChange("risk_band", "green", "red", why),
         FieldChange("risk_reasons", None, why, why),
-    )
+    ])  # fmt: skip
     task = NewTask(
         "k" * 64, "champion-left/2026-06-30/ACC-00042", "0015g00000001a2AAA", None,
         "Find the new champion at Alder Foods", "", dt.date(2026, 7, 2), NOW, "high",
@@ -193,7 +193,8 @@ def test_a_plan_is_shown_as_it_is_printed():
     )  # fmt: skip
     states = Changes(NOW.date(), 2590, {"write": 3, "unchanged": 2587}, {}, Bands())
     planned = Planned(plan, intents, states, None, (), stored=True)
-    compare(CRM, "plan", rendered(plan_page(planned)))
+    subjects = {"l" * 64: "Prepare the renewal of Birch Tools"}
+    compare(CRM, "plan", rendered(plan_page(planned, subjects=subjects)))
 
 
 def test_the_worked_example_of_a_playbook_is_executed(reader):  # noqa: F811

@@ -18,7 +18,7 @@ from connectors.crm.planning import (
     make_plan,
     plan_as_json,
 )
-from connectors.crm.plans import FieldChange, RecordChange
+from connectors.crm.plans import FieldChange, FieldChanges, RecordChange
 from connectors.crm.settings import Gate, Owners
 from connectors.crm.writing import Owner
 from contracts.actions import Decisions, TaskClosing, TaskDraft, TaskLeft, task_key
@@ -66,9 +66,8 @@ def planned(decisions=None, changes=(), **given):
 
 
 def change(account, object="account", record=None, field="risk_score"):
-    return RecordChange(
-        "salesforce", object, record or f"001{account}", account, (FieldChange(field, "1", "2"),)
-    )
+    changes = FieldChanges.of([FieldChange(field, "1", "2")])
+    return RecordChange("salesforce", object, record or f"001{account}", account, changes)
 
 
 def test_a_task_goes_to_the_csm_or_the_sales_rep_of_its_account_by_name():

@@ -66,14 +66,10 @@ def test_the_demo_runs_over_http_from_the_first_pull_to_the_plan(scored):
     assert defects == []
 
 
-def test_an_hour_without_news_costs_one_request_per_stream_and_seven_for_the_plan(scored):
+def test_an_hour_without_news_costs_one_request_per_stream(scored):
     home, _, _, asked, _ = scored
     streams = rows_of(home, "SELECT count(DISTINCT (source, stream)) FROM signals.source_health")
-    plan = re.compile(r"/describe$|/query/$")  # whose it is, what it takes, who is there
-    of_plan = [request for request in asked if plan.search(request.path)]
-    assert 0 < len(asked) - len(of_plan) <= streams[0][0]
-    assert len(of_plan) <= 7
-    assert {request.method for request in of_plan} == {"GET"}
+    assert 0 < len(asked) <= streams[0][0]
 
 
 def test_apis_and_files_of_one_company_come_to_the_same_scores(scored, tmp_path_factory):

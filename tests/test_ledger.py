@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from connectors.crm import ledger_tables
 from connectors.crm.lease import LeaseHeld, LeaseLost
 from connectors.crm.ledger import Ledger
-from connectors.crm.plans import Ended, FieldChange
+from connectors.crm.plans import Ended, FieldChange, FieldChanges
 from connectors.crm.writing import SeenRecord, SeenTask
 from contracts.actions import Episode, TaskLeft
 from contracts.errors import HeldError, LedgerError, NotFoundError
@@ -32,7 +32,7 @@ def send(ledger, plan_id, *ends, at=NOW, method="collections"):
 
 
 def confirmed(ledger):
-    rows = ledger.confirmed().to_pylist()
+    rows = [row for table in ledger.confirmed() for row in table.to_pylist()]
     return {(row["object"], row["record_id"]): row["values"] for row in rows}
 
 
@@ -597,7 +597,11 @@ def test_f93_an_error_of_the_ledger_tells_no_value(ledger):
     store(ledger, plan_id="p1")
     canary = replace(change(1, "001A", risk_reasons="canary"), why="canary")
     with pytest.raises(LedgerError) as error:
-        store(ledger, canary, replace(canary, changes=(FieldChange("x", None, "canary"),)))
+        store(
+            ledger,
+            canary,
+            replace(canary, changes=FieldChanges.of([FieldChange("x", None, "canary")])),
+        )
     assert "canary" not in repr(error.value)
     assert error.value.__cause__ is None
 

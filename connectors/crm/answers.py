@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from connectors.crm.ledger_rows import key_of, values_of
+from connectors.crm.ledger_rows import key_of
 from connectors.crm.plans import Ended, Intent
 from connectors.crm.writing import CrmWriter, Outcome, Result, SeenRecord, SeenTask
 
@@ -73,7 +73,7 @@ def read_back(writer: CrmWriter, intents: Sequence[Intent]) -> list[Result]:
 def _records(writer: CrmWriter, intents: Sequence[Intent]) -> list[Result]:
     object = intents[0].object
     assert object is not None
-    fields = sorted({change.field for intent in intents for change in intent.changes})
+    fields = sorted({name for intent in intents for name in intent.changes.names})
     seen = writer.records_by_id(object, [intent.record_id for intent in intents], fields)
     return [_record(intent, seen.get(intent.record_id)) for intent in intents]
 
@@ -85,7 +85,7 @@ def _record(intent: Intent, seen: SeenRecord | None) -> Result:
         return Result(Outcome.MERGED, successor=seen.successor)
     if seen.gone:
         return Result(Outcome.GONE)
-    wanted = values_of(intent.changes)
+    wanted = intent.changes.values()
     shown = all(seen.values.get(field) == value for field, value in wanted.items())
     return Result(Outcome.DONE) if shown else UNKNOWN
 

@@ -12,19 +12,19 @@ gone       the record was deleted in the CRM
 rejected   the CRM refused this very value before
 ========== ==========================================================================
 
-Only what is to be written is kept, as one row a record in `plan.record_changes`; the view
-`plan.field_changes` shows it field by field. Of a day there is one plan, the last one made.
+`make_changes` compares and counts; what is to be written is then read record by record, or stored
+for people, as one row a record in `plan.record_changes`, which the view `plan.field_changes` shows
+field by field. Of a day there is one comparison, the last one made.
 """
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from sys import intern
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from connectors.crm.comparing import (
@@ -33,11 +33,12 @@ from connectors.crm.comparing import (
     HANDOFF_SHOWN_DAYS,
     RECORDS,
     compare,
-    keep,
+    insert,
     load_given,
     targets_of,
+    written,
 )
-from connectors.crm.plans import FieldChange, RecordChange, shared
+from connectors.crm.plans import FieldChanges, RecordChange
 from connectors.crm.writing import CrmName
 from contracts.crm_fields import HANDOFF_FACTS, CrmObject, group_of, written_on
 from contracts.errors import HeldError
@@ -71,17 +72,18 @@ _BAND_NUMBERS = tuple(field.name for field in fields(Bands))
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of a day's desired values: how many, and on how many accounts, by state."""
+    """What became of a day's desired values: how many, and on how many accounts, by state.
+
+    `targets` are the fields that were compared, by CRM and object.
+    """
 
     day: dt.date
     desired: int
     fields: Mapping[str, int]
     accounts: Mapping[str, int]
     bands: Bands
+    targets: Targets = field(default_factory=dict, compare=False)
 
-
-_WHY = {field.name: f"{group_of(field.name)}_reasons" for field in written_on("account")}
-"""Where the reasons for a field stand. Opportunities have no field that accounts do not have."""
 
 _FACTS = ", ".join(f"'{fact.name}'" for fact in HANDOFF_FACTS)
 _SCHEMA = f"""
@@ -89,38 +91,40 @@ CREATE SCHEMA IF NOT EXISTS plan;
 CREATE TABLE IF NOT EXISTS plan.record_changes (
     as_of DATE NOT NULL, account_id VARCHAR NOT NULL, crm VARCHAR NOT NULL,
     object VARCHAR NOT NULL, record_id VARCHAR NOT NULL,
-    fields VARCHAR NOT NULL,  -- those that are to be written, with spaces between them
-    acknowledged VARCHAR,     -- values by field, as JSON: of the CRM; null where it has none
-    desired VARCHAR NOT NULL  -- and of the scores
+    packed VARCHAR NOT NULL  -- as `connectors.crm.plans.FieldChanges` explains it
 );
 CREATE OR REPLACE VIEW plan.field_changes AS
 SELECT
-    as_of, account_id, crm, object, record_id, field, acknowledged ->> field AS old,
-    desired ->> field AS new,
-    desired ->> (
-        CASE WHEN field IN ({_FACTS}) THEN 'facts' ELSE split_part(field, '_', 1) END || '_reasons'
-    ) AS why
-FROM (SELECT *, unnest(string_split(fields, ' ')) AS field FROM plan.record_changes);
+    as_of, account_id, crm, object, record_id, field, packed -> 1 ->> field AS old,
+    packed -> 2 ->> field AS new,
+    coalesce(packed -> 3 ->> part, packed -> 2 ->> (part || '_reasons')) AS why
+FROM (
+    SELECT *, unnest(string_split(packed ->> 0, ' ')) AS field,
+        CASE WHEN field IN ({_FACTS}) THEN 'facts' ELSE split_part(field, '_', 1) END AS part
+    FROM plan.record_changes
+);
 CREATE TABLE IF NOT EXISTS plan.totals (
     as_of DATE NOT NULL, name VARCHAR NOT NULL, number BIGINT NOT NULL, PRIMARY KEY (as_of, name)
 );
 """
-_NOTHING_CONFIRMED = pa.schema(
-    [(name, pa.string()) for name in ("crm", "object", "record_id", "values")]
-).empty_table()
 
 
-def load_confirmed(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> None:
+def load_confirmed(connection: duckdb.DuckDBPyConnection, tables: Iterable[pa.Table]) -> None:
     """Tell the warehouse what the ledger knows: what each record acknowledged last.
 
-    It is read where it is, not copied, and forgotten with the connection.
+    It is forgotten with the connection.
 
     Args:
         connection: the warehouse.
-        table: crm, object, record_id and `values`, a JSON object of canonical texts by field name.
+        tables: crm, object, record_id and `values`, a JSON object of canonical texts by field name.
             A field that is not in it was never acknowledged; null was.
     """
-    connection.register("confirmed_records", table)
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE confirmed_records "
+        '(crm VARCHAR, object VARCHAR, record_id VARCHAR, "values" VARCHAR)'
+    )
+    for table in tables:
+        insert(connection, table, "confirmed_records")
 
 
 def make_changes(
@@ -133,7 +137,7 @@ def make_changes(
     rejected: Mapping[tuple[CrmName, CrmObject, str], Mapping[str, str | None]] | None = None,
     accounts: Collection[str] | None = None,
 ) -> Changes:
-    """Compare a day's desired values with what the CRM acknowledged, and store what differs.
+    """Compare a day's desired values with what the CRM acknowledged; the numbers are stored.
 
     A day that moves on is no change: a score's `as_of` is written when something else of the score
     is, or when the day that the CRM shows is more than `refresh_days` old.
@@ -154,7 +158,7 @@ def make_changes(
     """
     create_schema(connection)
     if not _has_confirmed(connection):
-        load_confirmed(connection, _NOTHING_CONFIRMED)
+        load_confirmed(connection, ())
     load_given(connection, merged or {}, rejected or {}, accounts)
     connection.execute(RECORDS, {"day": day, "shown": HANDOFF_SHOWN_DAYS})
     targets = targets_of(connection, in_use)
@@ -162,7 +166,7 @@ def make_changes(
         compare(connection, day, crm, object, names, refresh_days=refresh_days)
     changes = _counted(connection, day, targets)
     _check_sums(changes)
-    _store(connection, changes, targets)
+    _store_totals(connection, changes)
     return changes
 
 
@@ -180,24 +184,29 @@ def read_totals(connection: duckdb.DuckDBPyConnection, day: dt.date) -> Changes:
     )
 
 
-def read_changes(connection: duckdb.DuckDBPyConnection, day: dt.date) -> Iterator[RecordChange]:
-    """What a day's plan would write, record by record: by CRM, object (accounts first), account."""
-    reader = connection.cursor()
-    reader.execute(
-        "SELECT crm, object, record_id, account_id, fields, acknowledged, desired "
-        "FROM plan.record_changes WHERE as_of = ? ORDER BY crm, object, account_id, record_id",
-        [day],
-    )
-    while rows := reader.fetchmany(1000):
-        for crm, object, record_id, account_id, names, acknowledged, desired in rows:
-            old, new = orjson.loads(acknowledged or "{}"), orjson.loads(desired)
-            changes = [
-                FieldChange(
-                    intern(name), shared(old.get(name)), shared(new[name]), new[_WHY[name]] or ""
-                )
-                for name in names.split()
-            ]
-            yield RecordChange(crm, object, record_id, account_id, tuple(changes))
+def read_changes(connection: duckdb.DuckDBPyConnection, changes: Changes) -> Iterator[RecordChange]:
+    """What would be written, record by record, in no order.
+
+    Args:
+        connection: that of the comparison, before the next one.
+        changes: what `make_changes` gave.
+    """
+    for (crm, object), names in changes.targets.items():
+        for query, values in written(connection, changes.day, crm, object, names):
+            reader = connection.execute(
+                f"SELECT account_id, record_id, packed FROM ({query})", values
+            )
+            while rows := reader.fetchmany(1000):
+                for account_id, record_id, packed in rows:
+                    yield RecordChange(crm, object, record_id, account_id, FieldChanges(packed))
+
+
+def store_changes(connection: duckdb.DuckDBPyConnection, changes: Changes) -> None:
+    """Keep what would be written in `plan.record_changes`, for people; as `read_changes`."""
+    with _transaction(connection):
+        for (crm, object), names in changes.targets.items():
+            for query, values in written(connection, changes.day, crm, object, names):
+                connection.execute(f"INSERT INTO plan.record_changes BY NAME {query}", values)
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
@@ -205,7 +214,7 @@ def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
     old = connection.execute(
         "SELECT table_name FROM duckdb_columns() WHERE database_name = current_database() "
         "AND schema_name = 'plan' AND (table_name, column_name) IN "
-        "(('field_changes', 'state'), ('confirmed', 'confirmed_at'))"
+        "(('field_changes', 'state'), ('confirmed', 'confirmed_at'), ('record_changes', 'desired'))"
     ).fetchall()
     for (name,) in old:
         connection.execute(f"DROP TABLE plan.{name}")
@@ -260,6 +269,7 @@ def _counted(connection: duckdb.DuckDBPyConnection, day: dt.date, targets: Targe
         fields={state: int(numbers[state][0]) for state in STATES},
         accounts={state: int(numbers[state][1]) for state in STATES},
         bands=Bands(*bands),
+        targets=targets,
     )
 
 
@@ -291,21 +301,25 @@ def _check_sums(changes: Changes) -> None:
         )
 
 
-def _store(connection: duckdb.DuckDBPyConnection, changes: Changes, targets: Targets) -> None:
-    """Replace the stored plan of the day."""
+def _store_totals(connection: duckdb.DuckDBPyConnection, changes: Changes) -> None:
+    """Replace what is stored of the day."""
     totals = {"desired": changes.desired, **asdict(changes.bands)}
     totals |= {f"fields_{state}": number for state, number in changes.fields.items()}
     totals |= {f"accounts_{state}": number for state, number in changes.accounts.items()}
-    connection.execute("BEGIN")
-    try:
+    with _transaction(connection):
         for table in ("record_changes", "totals"):
             connection.execute(f"DELETE FROM plan.{table} WHERE as_of = ?", [changes.day])
-        for (crm, object), names in targets.items():
-            keep(connection, changes.day, crm, object, names)
         connection.executemany(
             "INSERT INTO plan.totals VALUES (?, ?, ?)",
             [(changes.day, *total) for total in totals.items()],
         )
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -314,7 +328,7 @@ def _store(connection: duckdb.DuckDBPyConnection, changes: Changes, targets: Tar
 
 def _has_confirmed(connection: duckdb.DuckDBPyConnection) -> bool:
     found = connection.execute(
-        "SELECT 1 FROM duckdb_views() WHERE temporary AND view_name = 'confirmed_records'"
+        "SELECT 1 FROM duckdb_tables() WHERE temporary AND table_name = 'confirmed_records'"
     ).fetchone()
     return found is not None
 

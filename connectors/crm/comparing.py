@@ -6,7 +6,7 @@ Accounts are compared in parts, so that memory hardly grows with them.
 """
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import ceil
 
 import duckdb
@@ -21,6 +21,9 @@ HANDOFF_SHOWN_DAYS = 90
 """So long after it was won a deal shows the scores, its handoff's above all."""
 
 ACCOUNTS_AT_ONCE = 25_000
+
+RECORDS_ALIKE, MOST_ALIKE = 1000, 8
+"""So many records with the same states are read by a query of their own; and how many such."""
 
 CODES = {"write": "w", "unchanged": "u", "held": "h", "gone": "g", "rejected": "r"}
 """The states that a field of a record may have, as letters: millions of them are counted."""
@@ -212,35 +215,105 @@ _CONFIRMED_OF_PART = f"""(
 )"""
 
 
-def keep(
+def written(
     connection: duckdb.DuckDBPyConnection,
     day: dt.date,
     crm: CrmName,
     object: CrmObject,
     fields: Sequence[str],
-) -> None:
-    """Store the records of one object of one CRM of which a field is to be written."""
-    # The reasons say why, whether they are written themselves or not.
-    shown = dict.fromkeys([*fields, *(f"{group}_reasons" for group in GROUPS)])
-    names = ", ".join(
-        f"CASE WHEN states[{place}] = '{CODES['write']}' THEN '{name}' END"
-        for place, name in enumerate(fields, 1)
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """The queries, with their parameters, for the records of which a field is to be written.
+
+    They give as_of, account_id, crm, object, record_id, and the changes, packed.
+    """
+    common = [
+        states
+        for (states,) in connection.execute(
+            "SELECT states FROM change_states WHERE crm = ? AND object = ? AND contains(states, ?) "
+            "GROUP BY states HAVING count(*) >= ? ORDER BY count(*) DESC, states LIMIT ?",
+            [crm, object, CODES["write"], RECORDS_ALIKE, MOST_ALIKE],
+        ).fetchall()
+    ]
+    others = "".join(f" AND states <> '{states}'" for states in common)
+    packed = [(f"states = '{states}'", *_packed_alike_sql(fields, states)) for states in common]
+    packed.append((f"contains(states, '{CODES['write']}'){others}", *_packed_sql(fields)))
+    for which, was, changes in packed:
+        query = f"""
+            SELECT $day AS as_of, account_id, crm, object, record_id, {changes} AS packed
+            FROM (
+                SELECT s.account_id, s.crm, s.object, s.record_id, s.states, d.*,
+                    c."values" AS acknowledged, {was} AS was
+                FROM change_states AS s
+                JOIN plan.desired_accounts AS d ON d.account_id = s.account_id AND d.as_of = $day
+                LEFT JOIN {_CONFIRMED_OF_PART} AS c USING (crm, object, record_id)
+                WHERE s.crm = $crm AND s.object = $object AND {which}
+                    AND {_OF_PART.format("s")} AND {_OF_PART.format("d")}
+            )"""
+        for part in _parts(connection):
+            yield query, {"day": day, "crm": crm, "object": object, **part}
+
+
+def _packed_alike_sql(fields: Sequence[str], states: str) -> tuple[str, str]:
+    """`_packed_sql` for records with these very states; it is several times as fast.
+
+    What was acknowledged is taken as it is where the same fields are written, or nothing was.
+    """
+    written = [name for name, state in zip(fields, states, strict=True) if state == CODES["write"]]
+    new = ", ".join(f"'{name}': {name}" for name in written)
+    whys = [
+        _pair_sql(group, f"{group}_reasons", "true")
+        for group in dict.fromkeys(map(group_of, written))
+        if f"{group}_reasons" not in written
+    ]
+    was, old = "NULL", "acknowledged"
+    if set(states) - {CODES["write"], "-"}:
+        was, old = _from_json_sql("acknowledged", written), "to_json(was)::VARCHAR"
+    return (
+        was,
+        f"""concat('["{" ".join(written)}",', coalesce({old}, '{{}}'), ',',
+        to_json({{{new}}})::VARCHAR, ',{{', {_list_sql(",", whys)}, '}}]')""",
     )
-    changed = f"""
-        SELECT
-            $day, s.account_id, crm, object, record_id, concat_ws(' ', {names}),
-            c."values", to_json({{{", ".join(f"'{name}': {name}" for name in shown)}}})::VARCHAR
-        FROM change_states AS s
-        JOIN plan.desired_accounts AS d ON d.account_id = s.account_id AND d.as_of = $day
-        LEFT JOIN {_CONFIRMED_OF_PART} AS c USING (crm, object, record_id)
-        WHERE crm = $crm AND object = $object AND contains(states, '{CODES["write"]}')
-            AND {_OF_PART.format("s")} AND {_OF_PART.format("d")}
-        """
-    for part in _parts(connection):
-        connection.execute(
-            f"INSERT INTO plan.record_changes {changed}",
-            {"day": day, "crm": crm, "object": object, **part},
-        )
+
+
+def _packed_sql(fields: Sequence[str]) -> tuple[str, str]:
+    """What is to be written of a record, as `connectors.crm.plans.FieldChanges` takes it apart.
+
+    The first of the two is what the second calls `was`.
+    """
+    write = {name: f"states[{n}] = '{CODES['write']}'" for n, name in enumerate(fields, 1)}
+    any_of = {
+        group: " OR ".join(write[name] for name in fields if group_of(name) == group)
+        for group in dict.fromkeys(map(group_of, fields))
+    }
+    # Reasons that are written themselves are not said twice.
+    silent = {g: f"({any_of[g]}) AND NOT {write.get(f'{g}_reasons', 'false')}" for g in any_of}
+    names = _list_sql(" ", [f"CASE WHEN {write[name]} THEN '{name}' END" for name in fields])
+    old = _list_sql(",", [_pair_sql(name, f"was.{name}", write[name]) for name in fields])
+    new = _list_sql(",", [_pair_sql(name, name, write[name], null="null") for name in fields])
+    why = _list_sql(",", [_pair_sql(g, f"{g}_reasons", when) for g, when in silent.items()])
+    return (
+        _from_json_sql('c."values"', fields),
+        f"""concat('["', {names}, '",{{', {old}, '}},{{', {new}, '}},{{', {why}, '}}]')""",
+    )
+
+
+def _list_sql(between: str, texts: Sequence[str]) -> str:
+    """Those of the texts that are not null, one after the other."""
+    return f"concat_ws('{between}', {', '.join(texts)})" if texts else "''"
+
+
+def _pair_sql(name: str, value: str, condition: str, *, null: str | None = None) -> str:
+    """A name and its value as JSON under a condition; without `null`, null stands nowhere."""
+    text = f"to_json({value})::VARCHAR"
+    if null is not None:
+        text = f"coalesce({text}, '{null}')"
+    return f"""CASE WHEN {condition} THEN '"{name}":' || {text} END"""
+
+
+def _from_json_sql(text: str, fields: Sequence[str]) -> str:
+    """These fields of a JSON object; those that it does not have are null."""
+    shape = ", ".join(f'"{name}": "VARCHAR"' for name in fields)
+    return f"from_json({text}, '{{{shape}}}')"
 
 
 def _states_sql(fields: Sequence[str], refresh_days: int, *, refused: bool) -> str:
@@ -250,7 +323,6 @@ def _states_sql(fields: Sequence[str], refresh_days: int, *, refused: bool) -> s
     JSON, in which a field that is null stands with its name, and one that is unknown does not
     stand at all.
     """
-    shape = ", ".join(f'"{name}": "VARCHAR"' for name in fields)
     days = [name for name in fields if name.endswith("_as_of")]
     plain = [name for name in fields if name not in days]
     states = "".join(f", {_state_sql(name, refused)} AS state_{name}" for name in plain)
@@ -259,7 +331,7 @@ def _states_sql(fields: Sequence[str], refresh_days: int, *, refused: bool) -> s
     )
     no, refusals = "", ""
     if refused:
-        no = f""", x."values" AS refused, from_json(x."values", '{{{shape}}}') AS no"""
+        no = f""", x."values" AS refused, {_from_json_sql('x."values"', fields)} AS no"""
         refusals = "LEFT JOIN change_rejected AS x USING (crm, object, record_id)"
     return f"""
         SELECT account_id, crm, object, record_id,
@@ -267,7 +339,7 @@ def _states_sql(fields: Sequence[str], refresh_days: int, *, refused: bool) -> s
             {"state_risk_band, was.risk_band" if "risk_band" in fields else "NULL, NULL"}, risk_band
         FROM (SELECT *{of_days} FROM (SELECT *{states} FROM (
             SELECT r.crm, r.object, r.record_id, r.gone, d.*,
-                c."values" AS acknowledged, from_json(c."values", '{{{shape}}}') AS was{no}
+                c."values" AS acknowledged, {_from_json_sql('c."values"', fields)} AS was{no}
             FROM change_records AS r
             JOIN plan.desired_accounts AS d ON d.account_id = r.account_id AND d.as_of = $day
             LEFT JOIN {_CONFIRMED_OF_PART} AS c USING (crm, object, record_id)

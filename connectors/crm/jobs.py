@@ -66,8 +66,8 @@ def parts(intents: Sequence[Intent]) -> Iterator[list[Intent]]:
     part: list[Intent] = []
     size = 0
     for intent in intents:
-        text = "".join([change.new or "#N/A" for change in intent.changes])
-        bytes_of = len(text.encode()) + 3 * len(intent.changes) + 20
+        texts = [value or "#N/A" for value in intent.changes.values().values()]
+        bytes_of = len("".join(texts).encode()) + 3 * len(texts) + 20
         if part and size + bytes_of > JOB_BYTES:
             yield part
             part, size = [], 0
@@ -84,7 +84,7 @@ def _send(channel: Channel, bulk: Bulk, part: list[Intent], patience_seconds: fl
     )
     object = part[0].object
     assert object is not None
-    fields = sorted({change.field for intent in part for change in intent.changes})
+    fields = sorted({name for intent in part for name in intent.changes.names})
     try:
         job_id = bulk.create(object, fields)
     except (SourceExhausted, SourceUnavailable) as error:

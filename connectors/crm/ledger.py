@@ -61,6 +61,8 @@ from contracts.actions import Episode, TaskState
 from contracts.crm_fields import CrmObject
 from contracts.errors import NotFoundError
 
+ROWS_AT_ONCE = 10_000
+
 
 class Ledger:
     """One ledger; a context manager that lets go of its connections.
@@ -275,17 +277,19 @@ class Ledger:
 
     # What is known of the CRM
 
-    def confirmed(self) -> pa.Table:
-        """Everything that the CRMs acknowledged: crm, object, record_id and `values`, as JSON."""
+    def confirmed(self) -> Iterator[pa.Table]:
+        """Everything that the CRMs acknowledged, in parts.
+
+        Each is a table of crm, object, record_id and `values`, as JSON.
+        """
         names = ("crm", "object", "record_id", "values")
         query = sa.select(
             confirmed.c.crm, confirmed.c.object, confirmed.c.record_id, confirmed.c.shown
-        )
+        ).execution_options(yield_per=ROWS_AT_ONCE)
         with self._read() as connection:
-            columns = list(zip(*connection.execute(query).all(), strict=True)) or [()] * len(names)
-        return pa.table(
-            {name: pa.array(of, pa.string()) for name, of in zip(names, columns, strict=True)}
-        )
+            for rows in connection.execute(query).partitions():
+                columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+                yield pa.table(columns, names)
 
     def set_confirmed(self, records: Iterable[SeenRecord], crm: CrmName, at: dt.datetime) -> None:
         """Take what records show for what was acknowledged: after a merge, or a lost ledger."""

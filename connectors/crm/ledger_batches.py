@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from connectors.crm.ledger_results import keep_results
-from connectors.crm.ledger_rows import chunks, intent_of, new_values
+from connectors.crm.ledger_rows import chunks, intent_of
 from connectors.crm.ledger_tables import attempts, batches, intents, tasks, whole_intents
 from connectors.crm.plans import Ended, IntentState, Method, OpenBatch
 from contracts.errors import HeldError, LedgerError
@@ -81,9 +81,8 @@ def finish(
                 intents.c.number.in_([end.number for end in some]),
             )
         ).all()
-        by_number = {row.number: intent_of(row, changes=False) for row in rows}
-        shown = {row.number: new_values(row.body) for row in rows if row.kind == "fields"}
-        keep_results(connection, [(by_number[end.number], end) for end in some], shown, at)
+        by_number = {row.number: intent_of(row) for row in rows}
+        keep_results(connection, [(by_number[end.number], end) for end in some], at)
     connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(ended_at=at))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from connectors.crm.ledger_rows import chunks, dumps, key_of, values_of
+from connectors.crm.ledger_rows import chunks, dumps, key_of
 from connectors.crm.ledger_tables import confirmed, drift, rejections, tasks, tombstones, upsert
 from connectors.crm.plans import Ended, Intent
 from connectors.crm.writing import CrmName
@@ -20,17 +20,13 @@ Values = dict[str, str | None]
 def keep_results(
     connection: sa.Connection,
     ends: Sequence[tuple[Intent, Ended]],
-    values: Mapping[int, Values],
     at: dt.datetime,
 ) -> None:
-    """Keep what follows from how intents ended, in the transaction in which they end.
-
-    `values` are what the fields of intents about fields were to show, by the intent's number.
-    """
+    """Keep what follows from how intents ended, in the transaction in which they end."""
     fields = [(intent, end) for intent, end in ends if intent.kind == "fields"]
-    written = {_record(i): values[i.number] for i, end in fields if end.state == "written"}
+    written = {_record(i): i.changes.values() for i, end in fields if end.state == "written"}
     rejected = {
-        _record(i): (values[i.number], end.reason) for i, end in fields if end.state == "rejected"
+        _record(i): (i.changes.values(), end.reason) for i, end in fields if end.state == "rejected"
     }
     confirm(connection, written, at)
     _keep_rejections(connection, written, rejected, at)
@@ -158,7 +154,7 @@ def _keep_rejections(
 
 def forget_refusals(connection: sa.Connection, refused: Sequence[Intent], at: dt.datetime) -> None:
     """What these intents write may be offered again, as if it had never been refused."""
-    fields = {_record(i): values_of(i.changes) for i in refused if i.kind == "fields"}
+    fields = {_record(i): i.changes.values() for i in refused if i.kind == "fields"}
     _keep_rejections(connection, fields, {}, at)
     tasks_of = [{"of": key_of(intent)} for intent in refused if intent.task]
     _changer(connection)(tasks_of, {"rejected": None, "rejected_at": None})

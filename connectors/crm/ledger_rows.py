@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import orjson
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from connectors.crm.plans import FieldChange, Intent, Plan
+from connectors.crm.plans import FieldChanges, Intent, Plan
 from connectors.crm.writing import NewTask, TaskChange
 from contracts.actions import Episode, TaskLeft, TaskState
 
@@ -33,10 +33,6 @@ class _Decided:
     left: tuple[TaskLeft, ...] = ()
 
 
-_Change = tuple[str, str | None, str | None, int]  # field, old, new, and which reason
-_changes: TypeAdapter[tuple[list[str], list[_Change]]] = TypeAdapter(
-    tuple[list[str], list[_Change]]
-)
 _task: TypeAdapter[_Task] = TypeAdapter(_Task)
 _decided: TypeAdapter[_Decided] = TypeAdapter(_Decided)
 
@@ -110,18 +106,10 @@ def key_of(intent: Intent) -> str | None:
 
 
 def body_of(intent: Intent) -> str:
-    """What an intent writes, as JSON.
-
-    Many fields change for one and the same reason, which is kept once for each record.
-    """
-    if intent.kind != "fields":
-        return dumps(_Task(intent.task, intent.closing))
-    whys: dict[str, int] = {}
-    changes = [
-        (change.field, change.old, change.new, whys.setdefault(change.why, len(whys)))
-        for change in intent.changes
-    ]
-    return dumps((list(whys), changes))
+    """What an intent writes, as JSON."""
+    if intent.kind == "fields":
+        return intent.changes.packed
+    return dumps(_Task(intent.task, intent.closing))
 
 
 def intent_row(plan_id: str, intent: Intent) -> dict[str, Any]:
@@ -148,8 +136,8 @@ def body_row(plan_id: str, intent: Intent) -> dict[str, Any]:
     return {"plan_id": plan_id, "number": intent.number, "body": body_of(intent)}
 
 
-def intent_of(row: sa.Row[Any], *, changes: bool = True) -> Intent:
-    """An intent from its row; without `changes` the ones of its fields are left out."""
+def intent_of(row: sa.Row[Any]) -> Intent:
+    """An intent from its row."""
     is_fields = row.kind == "fields"
     about = _Task() if is_fields else _task.validate_json(row.body)
     return Intent(
@@ -159,7 +147,7 @@ def intent_of(row: sa.Row[Any], *, changes: bool = True) -> Intent:
         object=row.object,
         record_id=row.record_id,
         account_id=row.account_id,
-        changes=_changes_of(row.body) if is_fields and changes else (),
+        changes=FieldChanges(row.body) if is_fields else FieldChanges(),
         task=about.task,
         closing=about.closing,
         why=row.why,
@@ -168,11 +156,6 @@ def intent_of(row: sa.Row[Any], *, changes: bool = True) -> Intent:
         reason=row.reason,
         crm_id=row.crm_id,
     )
-
-
-def _changes_of(body: str) -> tuple[FieldChange, ...]:
-    whys, changes = _changes.validate_json(body)
-    return tuple([FieldChange(field, old, new, whys[why]) for field, old, new, why in changes])
 
 
 def episode_row(episode: Episode) -> dict[str, Any]:
@@ -199,14 +182,3 @@ def task_of(row: sa.Row[Any]) -> TaskState:
         known["due_on"] = row.due_on_now
         known["owner_id"] = row.owner_id_now
     return TaskState(**known)
-
-
-def new_values(body: str) -> dict[str, str | None]:
-    """What the fields of an intent are to show: as `values_of` its changes, only faster."""
-    _, changes = orjson.loads(body)
-    return {field: new for field, _, new, _ in changes}
-
-
-def values_of(changes: Iterable[FieldChange]) -> dict[str, str | None]:
-    """What the fields are to show."""
-    return {change.field: change.new for change in changes}

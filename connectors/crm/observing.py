@@ -1,21 +1,26 @@
 """What people did in the CRM since we last looked: tasks done, moved or deleted, fields edited.
 
 Only what changed is asked for. Where the ledger knows nothing (it is new, or it was lost), all our
-tasks and all records that show our fields are read once: the CRM's own keys tell what was done.
+tasks and all records are read once: the CRM's own keys and fields tell what was done.
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+import duckdb
+
+from connectors.crm.comparing import HANDOFF_SHOWN_DAYS
 from connectors.crm.ledger import Drift, Ledger
 from connectors.crm.settings import CrmSettings, Target, names_of
 from connectors.crm.writing import CrmName, CrmWriter, SeenRecord
 from contracts.crm_fields import CrmObject, written_on
 
 T = TypeVar("T")
+Record = tuple[CrmName, str]
+"""A record's CRM and its id there."""
 
 OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 AT_ONCE = 2000
@@ -40,10 +45,20 @@ def observe(
     *,
     now: dt.datetime,
     accounts: Collection[str] | None = None,
+    without_tasks: Collection[CrmName] = (),
+    planned: Callable[[], Collection[Record]] = frozenset,
 ) -> Observed:
     """Read what changed in every CRM into the ledger.
 
-    With `accounts` only the open tasks of these are asked for: what a plan for a few of them needs.
+    Args:
+        ledger: where it is kept.
+        writers: the CRMs.
+        settings: `crm.yaml`.
+        now: the company's clock.
+        accounts: ask for the open tasks of these alone: what a plan for a few of them needs.
+        without_tasks: CRMs whose tasks cannot be asked for, because they lack the key.
+        planned: the records that plans are about. Where the ledger knows nothing, it is noted of
+            them that they show nothing; others are kept only if they show a value of ours.
 
     Raises:
         SourceError: a CRM cannot be read; what was read before it is kept.
@@ -53,18 +68,40 @@ def observe(
     drift: list[Drift] = []
     for crm, writer in writers.items():
         target = settings.targets[crm]
+        has_tasks = target.tasks and crm not in without_tasks
         if accounts is not None and not rebuilt:
-            tasks += _tasks_of_accounts(ledger, crm, writer, accounts, now)
+            tasks += _tasks_of_accounts(ledger, crm, writer, accounts, now) if has_tasks else 0
             continue
-        if target.tasks:
-            tasks += _tasks(ledger, crm, writer, now)
-        if target.tasks and rebuilt and tasks:  # people's weeks are counted by their names
-            ledger.name_owners(crm, {owner.id: owner.name for owner in writer.owners()})
+        tasks += _tasks(ledger, crm, writer, now) if has_tasks else 0
         for object in OBJECTS:
-            count, found = _records(ledger, crm, writer, target, object, now, rebuilt=rebuilt)
+            count, found = _records(ledger, crm, writer, target, object, now, planned)
             records += count
             drift += found
     return Observed(tasks, records, tuple(drift), rebuilt)
+
+
+def planned_records(connection: duckdb.DuckDBPyConnection, day: dt.date) -> set[Record]:
+    """The records that a day's plan may be about: those of its accounts, and of their deals that
+    are open or were closed not long ago.
+    """
+    rows = connection.execute(
+        """
+        WITH named AS (
+            SELECT DISTINCT a.account_id, a.source, a.crm, a.crm_id
+            FROM signals.accounts AS a SEMI JOIN plan.desired_accounts AS d
+                ON d.account_id = a.account_id AND d.as_of = $day
+            WHERE a.superseded_at IS NULL AND a.crm IS NOT NULL AND a.crm_id IS NOT NULL
+        )
+        SELECT crm, crm_id FROM named
+        UNION
+        SELECT n.crm, o.opportunity_id
+        FROM signals.opportunities AS o JOIN named AS n USING (account_id, source)
+        WHERE o.superseded_at IS NULL
+            AND (o.closed_at IS NULL OR o.closed_at::DATE > $day - $shown)
+        """,
+        {"day": day, "shown": HANDOFF_SHOWN_DAYS},
+    ).fetchall()
+    return {(crm, record_id) for crm, record_id in rows}
 
 
 def look_later(ledger: Ledger, crms: Sequence[CrmName], *, now: dt.datetime) -> None:
@@ -87,6 +124,8 @@ def _tasks(ledger: Ledger, crm: CrmName, writer: CrmWriter, now: dt.datetime) ->
         task.key for task in ledger.tasks_of(crm) if task.status == "open" and task.key not in told
     ]
     ledger.saw_tasks(crm, seen, now)
+    if since is None and seen:  # people's weeks are counted by their names
+        ledger.name_owners(crm, {owner.id: owner.name for owner in writer.owners()})
     ledger.set_watermark(crm, "task", now)
     return len(seen) + _by_key(ledger, crm, writer, open_ones, now)
 
@@ -125,19 +164,23 @@ def _records(
     target: Target,
     object: CrmObject,
     now: dt.datetime,
-    *,
-    rebuilt: bool,
+    planned: Callable[[], Collection[Record]],
 ) -> tuple[int, list[Drift]]:
     ours = {field.name for field in written_on(object)}
     fields = [name for name in names_of(crm, target, object) if name in ours]
     if not fields:
         return 0, []
     count, drift = 0, []
-    changed = iter(writer.records_changed(object, ledger.watermark(crm, object), fields))
+    since = ledger.watermark(crm, object)
+    wanted = planned() if since is None else ()
+    changed = iter(writer.records_changed(object, since, fields))
     while seen := list(islice(changed, AT_ONCE)):
         count += len(seen)
-        if rebuilt:
-            ledger.set_confirmed((r for r in seen if _shows_us(r)), crm, now)
+        if since is None:
+            found = [
+                r for r in seen if _shows_us(r) or (_lives(r) and (crm, r.record_id) in wanted)
+            ]
+            ledger.set_confirmed(found, crm, now)
         drift += ledger.saw_records(crm, seen, now)
     ledger.set_watermark(crm, object, now)
     return count, drift
@@ -146,6 +189,10 @@ def _records(
 def _shows_us(record: SeenRecord) -> bool:
     """Whether a record has any of our values: then we wrote it once."""
     return any(value is not None for value in record.values.values())
+
+
+def _lives(record: SeenRecord) -> bool:
+    return not record.gone and record.successor is None
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -24,7 +24,7 @@ from contracts.crm_fields import written_on
 _OBJECT_ORDER = {"account": 0, "opportunity": 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CrmRecord:
     """The CRM's record of an account, and who looks after it."""
 
@@ -83,16 +83,18 @@ def make_plan(
     `made_at` is when it was made; `now` is the company's clock, from which due days are counted.
     Fields come before tasks, accounts before opportunities: creating a task locks its account.
     """
-    records = sorted(changes, key=lambda c: (c.crm, _OBJECT_ORDER[c.object], c.account_id))
+    records = sorted(
+        changes, key=lambda c: (c.crm, _OBJECT_ORDER[c.object], c.account_id, c.record_id)
+    )
     opened, states, unlinked = _tasks_to_open(decisions, around, now)
-    drafts: list[Intent] = [
-        Intent(0, "fields", c.crm, c.object, c.record_id, c.account_id, changes=c.changes)
-        for c in records
-    ]
     opened += _still_wanted(decisions, around)
-    drafts += sorted(opened, key=lambda intent: (intent.crm, intent.account_id))
-    drafts += _tasks_to_close(decisions, around)
-    intents = [replace(draft, number=number) for number, draft in enumerate(drafts, 1)]
+    tasks = sorted(opened, key=lambda intent: (intent.crm, intent.account_id))
+    tasks += _tasks_to_close(decisions, around)
+    intents = [
+        Intent(number, "fields", c.crm, c.object, c.record_id, c.account_id, changes=c.changes)
+        for number, c in enumerate(records, 1)
+    ]
+    intents += [replace(task, number=number) for number, task in enumerate(tasks, 1 + len(intents))]
     kinds = Counter(intent.kind for intent in intents)
     totals = {
         "accounts": len({intent.account_id for intent in intents}),
@@ -119,12 +121,13 @@ def make_plan(
 def foreign_fields(intents: Iterable[Intent]) -> tuple[str, ...]:
     """Planned fields that are not ours to write on their object; the gate wants none."""
     ours = {object: {f.name for f in written_on(object)} for object in ("account", "opportunity")}
+    planned = {(intent.object, tuple(intent.changes.names)) for intent in intents}
     return tuple(
         sorted({
-            f"{intent.object}.{change.field}"
-            for intent in intents
-            for change in intent.changes
-            if intent.object is None or change.field not in ours[intent.object]
+            f"{object}.{name}"
+            for object, names in planned
+            for name in names
+            if object is None or name not in ours[object]
         })
     )  # fmt: skip
 
@@ -242,8 +245,7 @@ def _plan_id(as_of: dt.date, made_at: dt.datetime, intents: Sequence[Intent]) ->
     digest = hashlib.sha256(made_at.isoformat().encode())
     for intent in intents:
         digest.update(orjson.dumps([intent.kind, intent.record_id, intent.number]))
-        shown = "\0".join(f"{change.field}={change.new}" for change in intent.changes)
-        digest.update(shown.encode("utf-8", "backslashreplace"))
+        digest.update(intent.changes.packed.encode())
     return f"{as_of}-{digest.hexdigest()[:6]}"
 
 

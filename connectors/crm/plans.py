@@ -1,14 +1,15 @@
 """A plan: everything that would be written, as it is kept, printed, approved and carried out."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from sys import intern
 from typing import Literal, NamedTuple
+
+import orjson
 
 from connectors.crm.writing import CrmName, NewTask, TaskChange
 from contracts.actions import Episode, TaskLeft, TaskState
-from contracts.crm_fields import CrmObject
+from contracts.crm_fields import FIELDS, CrmObject, group_of
 
 PlanStatus = Literal["open", "held", "approved", "dropped", "applied", "superseded"]
 """`open`: may be applied. `held`: waits for a person. `applied`: every intent has its end state, or
@@ -19,21 +20,11 @@ IntentKind = Literal["fields", "open_task", "close_task"]
 IntentState = Literal["planned", "sent", "written", "rejected", "deferred", "skipped"]
 """`planned` and `sent` are on the way; the other four are ends, and each intent has exactly one."""
 
-_SHORT = 40
-
 END_STATES: tuple[IntentState, ...] = ("written", "rejected", "deferred", "skipped")
 
 
-def shared(value: str | None) -> str | None:
-    """The value itself; equal short ones are one object, for a plan repeats them endlessly."""
-    return intern(value) if value and len(value) <= _SHORT else value
-
-
 class FieldChange(NamedTuple):
-    """One field of one record: what the CRM acknowledged last, what it should show, and why.
-
-    A plan may have millions of these, and a tuple is made five times faster than a dataclass.
-    """
+    """One field of one record: what the CRM acknowledged last, what it should show, and why."""
 
     field: str
     old: str | None
@@ -41,7 +32,63 @@ class FieldChange(NamedTuple):
     why: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class FieldChanges:
+    """The fields of one record that change, packed into one text.
+
+    A plan may have millions of fields, and as objects they would take most of its time and memory.
+    So the warehouse writes this text, the ledger keeps it, and it is taken apart where a record is
+    sent or shown. It is a JSON array: the names, with spaces between them; what the CRM
+    acknowledged of them; what it should show; and the reason of each group of fields, where it is
+    not what its own field should show.
+
+    >>> changes = FieldChanges.of([FieldChange("risk_band", None, "red", "Champion has left")])
+    >>> changes.packed
+    '["risk_band",{},{"risk_band":"red"},{"risk":"Champion has left"}]'
+    >>> changes.names, changes.values()
+    (['risk_band'], {'risk_band': 'red'})
+    """
+
+    packed: str = '["",{},{},{}]'
+
+    @classmethod
+    def of(cls, changes: Iterable[FieldChange]) -> "FieldChanges":
+        """These changes; fields of one group have one reason."""
+        changes = list(changes)
+        names = " ".join(change.field for change in changes)
+        old = {change.field: change.old for change in changes if change.old is not None}
+        new = {change.field: change.new for change in changes}
+        why = {_group(change.field): change.why for change in changes if change.why}
+        return cls(orjson.dumps((names, old, new, why)).decode())
+
+    def __iter__(self) -> Iterator[FieldChange]:
+        """The changes one by one."""
+        names, old, new, why = orjson.loads(self.packed)
+        for name in names.split():
+            group = _group(name)
+            reason = why.get(group) or new.get(f"{group}_reasons") or ""
+            yield FieldChange(name, old.get(name), new[name], reason)
+
+    def __len__(self) -> int:
+        """How many fields change."""
+        return len(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that change; without taking the rest apart."""
+        return self.packed[2 : self.packed.index('"', 2)].split()
+
+    def values(self) -> dict[str, str | None]:
+        """What the fields should show."""
+        values: dict[str, str | None] = orjson.loads(self.packed)[2]
+        return values
+
+
+def _group(name: str) -> str:
+    return group_of(name) if name in FIELDS else name
+
+
+@dataclass(frozen=True, slots=True)
 class RecordChange:
     """The fields of one record that change."""
 
@@ -49,7 +96,7 @@ class RecordChange:
     object: CrmObject
     record_id: str
     account_id: str
-    changes: tuple[FieldChange, ...]
+    changes: FieldChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +114,7 @@ class Intent:
     object: CrmObject | None
     record_id: str
     account_id: str
-    changes: tuple[FieldChange, ...] = ()
+    changes: FieldChanges = FieldChanges()
     task: NewTask | None = None
     closing: TaskChange | None = None
     why: str = ""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from connectors.crm.answers import UNKNOWN, decide, owner_refused, read_back
 from connectors.crm.lease import Lease
 from connectors.crm.ledger import Ledger
-from connectors.crm.ledger_rows import values_of
 from connectors.crm.plans import Ended, Intent, IntentState
 from connectors.crm.writing import CrmWriter, FieldUpdate, Outcome, Result
 from contracts.errors import (
@@ -244,7 +243,7 @@ def call(writer: CrmWriter, batch: Sequence[Intent]) -> list[Result]:
 def updates_of(intents: Sequence[Intent]) -> list[FieldUpdate]:
     """The updates that intents about fields are."""
     return [
-        FieldUpdate(intent.object, intent.record_id, values_of(intent.changes))
+        FieldUpdate(intent.object, intent.record_id, intent.changes.values())
         for intent in intents
         if intent.object is not None
     ]

@@ -14,13 +14,16 @@
       tasks_per_owner_a_week: 8
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from connectors.api import ApiConfig
 from connectors.crm.writing import CrmName
+from contracts.actions import Priority
 from contracts.company import Company, Share, Strict
 from contracts.crm_fields import FIELDS, CrmObject, read_on, written_on
 from contracts.documents import Document, nearest, read_document, validate
@@ -49,7 +52,7 @@ class TaskNames(Strict):
     episode: ApiName | None = None
     open_status: str | None = None
     closed_status: str | None = None
-    priorities: dict[str, str] = Field(default_factory=dict)
+    priorities: dict[Priority, str] = Field(default_factory=dict)
 
 
 class Owners(Strict):
@@ -115,7 +118,19 @@ class SalesforceTarget(Target):
 
 
 class HubSpotTarget(Target):
-    """The section `hubspot`."""
+    """The section `hubspot`. HubSpot knows its properties by names in lower case."""
+
+    @field_validator("fields", "task")
+    @classmethod
+    def _lower_case(cls, given: Any) -> Any:
+        task = (given.key, given.episode) if isinstance(given, TaskNames) else ()
+        fields = () if task else [name for names in given.values() for name in names.values()]
+        for name in (*task, *fields):
+            if name and name != name.lower():
+                raise ValueError(
+                    f"HubSpot has no property '{name}'; write the internal name, in lower case"
+                )
+        return given
 
 
 class Gate(Strict):
@@ -217,14 +232,21 @@ def check_crm(company: Company) -> tuple[CrmSettings | None, list[Problem]]:
 
 
 def _unknown_sources(company: Company, document: Document, settings: CrmSettings) -> list[Problem]:
-    """Names of sources that are not there, and sections whose source is of another type."""
+    """Names of sources that are not there, and what does not go with the source that is named."""
     from connectors.sources import check_sources  # which reads every mapping: only when needed
 
-    types = {source.name: source.config.type for source in check_sources(company)[0]}
+    configs = {source.name: source.config for source in check_sources(company)[0]}
+    broken = {file.stem for file in (company.home / "sources").glob("*.yaml")} - configs.keys()
     found = []
     for crm, target in settings.targets.items():
-        of_type = [name for name, type in types.items() if type == crm]
-        if types.get(target.source) != crm:
+        config = configs.get(target.source)
+        if isinstance(config, ApiConfig) and config.type == crm:
+            found += [
+                document.problem((crm, *place), cause, remedy)
+                for place, cause, remedy in _unlike_source(crm, target, config)
+            ]
+        elif target.source not in broken:  # what is wrong with that one is told by itself
+            of_type = [name for name, other in configs.items() if other.type == crm]
             found.append(
                 document.problem(
                     (crm, "source"),
@@ -233,9 +255,49 @@ def _unknown_sources(company: Company, document: Document, settings: CrmSettings
                 )
             )
     for place, name in enumerate(settings.fast_lane.sources):
-        if name not in types:
+        if name not in configs:
             where = ("fast_lane", "sources", place)
             found.append(
-                document.problem(where, f"there is no source '{name}'", nearest(name, types))
+                document.problem(where, f"there is no source '{name}'", nearest(name, configs))
             )
     return found
+
+
+def _unlike_source(
+    crm: CrmName, target: Target, config: ApiConfig
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Where a section and its source do not go together: the place, the cause, the remedy.
+
+    A score must not be written over what the source reads as something else, and what people fill
+    has to be read from where they fill it.
+    """
+    source, settings = target.source, type(config).model_fields
+    secrets = [
+        name
+        for name, setting in settings.items()
+        if FromEnvironment in (setting.annotation, *get_args(setting.annotation))
+    ]
+    for name in target.credentials:
+        if name not in secrets:
+            cause = f"{crm}.credentials: a source of type {crm} has no secret '{name}'"
+            yield ("credentials", name), cause, nearest(name, secrets)
+    for object in get_args(CrmObject):
+        read: dict[str, str] = config.fields_of(object)  # type: ignore[attr-defined]
+        meanings = {name.casefold(): meaning for meaning, name in read.items()}
+        filled = {field.name: field.name.removeprefix("handoff_") for field in read_on(object)}
+        for field, name in names_of(crm, target, object).items():
+            is_read = read.get(filled.get(field, ""))
+            if field not in filled and name.casefold() in meanings:
+                yield (
+                    ("fields", object, field),
+                    f"{crm}.fields: the source '{source}' reads '{name}' as "
+                    f"{meanings[name.casefold()]}, which {field} would overwrite",
+                    "name another field",
+                )
+            elif is_read and is_read.casefold() != name.casefold():
+                yield (
+                    ("fields", object, field),
+                    f"{crm}.fields: people would fill '{name}', and the source '{source}' reads "
+                    f"'{is_read}' as {filled[field]}",
+                    f"give both one name, here or in `fields` of sources/{source}.yaml",
+                )

@@ -91,18 +91,23 @@ def open_provisioner(
     admin_token: str | None = None,
     assign_to: str | None = None,
 ) -> Provisioner:
-    """What makes the fields that a CRM lacks; nothing is sent yet.
+    """What makes the fields that a CRM lacks; nothing is made yet.
 
     Args:
         admin_token: The environment variable with an admin's token, to be used in place of the
             integration's credentials.
         assign_to: The integration's user name, where an admin's token is used (Salesforce).
+
+    Raises:
+        SourceRefused: the credentials open another account than the one that is read from.
     """
     if admin_token is not None:
         name = "access_token" if crm == "salesforce" else "token"
         target = target.model_copy(update={"credentials": {name: {"env": admin_token}}})
+    right_account(company, crm, target, open_writer(company, crm, target))
     config, secrets = config_of(company, crm, target), Secrets(company.home)
-    others = {"assign_to": assign_to} if crm == "salesforce" else {}
+    lent = {"lent": admin_token is not None}
+    others = {"assign_to": assign_to} if crm == "salesforce" else lent
     made = _provision(crm).connect_provisioner(config, target, secrets, **others)
     provisioner: Provisioner = made
     return provisioner

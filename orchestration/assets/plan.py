@@ -4,7 +4,7 @@ import datetime as dt
 
 import dagster as dg
 
-from connectors.crm.changes import STATES, make_changes
+from connectors.crm.changes import STATES, make_changes, store_changes
 from contracts.company import Company
 from orchestration.assets import scores
 from orchestration.failures import told_to_dagster
@@ -50,6 +50,7 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
                     over = company.end_of(day).replace(tzinfo=None)
                     desired.compute(connection, library, day, instant=over)
                     plan = make_changes(connection, day, in_use=None, refresh_days=7)
+                    store_changes(connection, plan)
                 sample = connection.execute(
                     # No text: reasons and handoff facts may hold what people wrote.
                     "SELECT account_id, field, old, new FROM plan.field_changes WHERE as_of = ? "

@@ -74,6 +74,15 @@ F80   a ledger of another version test_crm_process_faults, test_ledger
 F81   the ledger is lost          test_crm_process_faults, test_ledger
 F82   very many changes           test_crm_runs_faults
 F83   who tries again             test_crm_runs_faults
+F85   SOQL in a name              test_hostile_crm
+F86   a path in an id             test_hostile_crm
+F87   HTML in a task              test_hostile_crm
+F88   Markdown in a name          test_hostile_crm
+F89   formulas in a CSV           test_hostile_crm
+F90   forged lines                test_hostile_crm, test_crm_commands
+F91   templates in a name         test_hostile_crm
+F92   tags that run something     test_crm_commands
+F93   secrets and people          test_hostile_crm, test_demo_of_apis, test_dagster_runs
 ====  =====================================================================================
 
 F1 to F17 on writes are in test_crm_write_transport. Every single request of a pull fails in turn in

@@ -16,7 +16,7 @@ from connectors.crm.ledger import Ledger
 from connectors.crm.observing import Observed, observe
 from connectors.crm.people import People
 from connectors.crm.planning import CrmRecord, Surroundings, make_plan
-from connectors.crm.plans import END_STATES, FieldChange, Intent, RecordChange
+from connectors.crm.plans import END_STATES, FieldChange, FieldChanges, Intent, RecordChange
 from connectors.crm.settings import (
     CrmSettings,
     HubSpotTarget,
@@ -284,7 +284,8 @@ class Crm:
         """Fields that differ from what was acknowledged, and that were not refused as they are."""
         shown = {
             (row["object"], row["record_id"]): orjson.loads(row["values"])
-            for row in ledger.confirmed().to_pylist()
+            for table in ledger.confirmed()
+            for row in table.to_pylist()
         }
         refused, tombstones = ledger.rejections(), ledger.tombstones()
         accounts = {id: account for account, id in wish.accounts.items()}
@@ -299,7 +300,7 @@ class Crm:
             done.add(record)
             acknowledged = shown.get(record, {})
             never = refused.get((self.name, object, id), {})
-            changes = tuple(
+            changes = FieldChanges.of(
                 FieldChange(name, acknowledged.get(name), value, "it changed")
                 for name, value in values.items()
                 if acknowledged.get(name, "never written") != value

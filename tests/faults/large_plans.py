@@ -14,7 +14,7 @@ from pathlib import Path
 from connectors.crm.applying import apply_plan
 from connectors.crm.ledger import Ledger
 from connectors.crm.planning import Surroundings, make_plan
-from connectors.crm.plans import FieldChange, RecordChange
+from connectors.crm.plans import FieldChange, FieldChanges, RecordChange
 from connectors.crm.writing import Budget, FieldUpdate, JobState, Outcome, Result
 from contracts.actions import Decisions
 from tests.ledgers import NOW
@@ -56,7 +56,9 @@ def changes(records: int) -> Iterator[RecordChange]:
             "risk_score": str(number % 101), "risk_band": "red", "risk_as_of": "2026-06-30",
             "risk_reasons": f"{REASONS} ({number})", "risk_change": "5",
         }  # fmt: skip
-        fields = tuple(FieldChange(name, None, value, "new") for name, value in values.items())
+        fields = FieldChanges.of(
+            FieldChange(name, None, value, "new") for name, value in values.items()
+        )
         yield RecordChange("salesforce", "account", f"001{number:015}", f"A{number}", fields)
 
 

@@ -137,7 +137,11 @@ def is_open(crm: Crm) -> bool:
 def check_the_ledger(crm: Crm, wish: Wish) -> None:
     """It knows what the CRM shows: the fields, the tasks and their episodes."""
     with Ledger(crm.url) as ledger:
-        confirmed = {(row["object"], row["record_id"]) for row in ledger.confirmed().to_pylist()}
+        confirmed = {
+            (row["object"], row["record_id"])
+            for table in ledger.confirmed()
+            for row in table.to_pylist()
+        }
         tasks = {task.key: task for task in ledger.tasks()}
         episodes = {episode.name: episode.state for episode in ledger.episodes()}
         assert ledger.sent() == []
