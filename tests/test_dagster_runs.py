@@ -1,11 +1,11 @@
 """Runs: recorded in the instance, ranges of days at once, nothing written twice, rebuilt alike."""
 
 import datetime as dt
-import re
 import shutil
 
 import dagster as dg
 import pytest
+from addresses import addresses_in
 from demo_company import (
     SMALL_TODAY,
     TODAY,
@@ -161,9 +161,6 @@ def test_a_company_folder_can_be_moved(home):
     assert contents(moved, TABLES) == before
 
 
-E_MAIL = re.compile(rb"[a-z0-9._+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
-
-
 def test_f93_no_e_mail_address_of_the_sources_reaches_the_warehouse_or_dagster(tmp_path_factory):
     demo = scored_demo(tmp_path_factory)
     texts = [
@@ -171,7 +168,7 @@ def test_f93_no_e_mail_address_of_the_sources_reaches_the_warehouse_or_dagster(t
         for pattern in ("*.csv", "*.jsonl")
         for file in (demo / "sandbox" / "world").rglob(pattern)
     ]
-    addresses = {found.lower() for text in texts for found in E_MAIL.findall(text)}
+    addresses = {found for text in texts for found in addresses_in(text)}
     assert len(addresses) > 100
     columns = rows_of(
         demo,
@@ -187,7 +184,7 @@ def test_f93_no_e_mail_address_of_the_sources_reaches_the_warehouse_or_dagster(t
     assert rows_of(demo, " UNION ALL ".join(searches)) == []
     for file in (demo / "state/dagster").rglob("*"):
         if file.is_file():
-            assert not addresses & {found.lower() for found in E_MAIL.findall(file.read_bytes())}
+            assert not addresses & addresses_in(file.read_bytes())
 
 
 def test_f93_the_secret_in_a_sources_address_is_written_nowhere(home, tmp_path, monkeypatch):

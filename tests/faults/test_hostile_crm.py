@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from addresses import addresses_in
 from crm_company import CRM_NAMES, CrmCompany, new_company, opened
 from crm_story import CANARY, story_of
 from demo_company import change, copy_of, made_once
@@ -40,7 +41,6 @@ NAMES = {
 }
 FORMULA = "@SUM(1+1)*cmd|' /C calc'!A0"
 TEN_MEGABYTES = "The reason is long. " * 500_000
-E_MAIL = re.compile(rb"[a-z0-9._+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
 
 
 class Tags(HTMLParser):
@@ -246,20 +246,20 @@ def test_f93_no_credential_is_left_in_any_file(story):
 def test_f93_no_address_and_no_word_of_a_customer_is_left_in_any_file(story):
     world = story.home / "sandbox/world"
     people = {
-        address.lower()
+        address
         for file in world.rglob("*")
         if file.is_file()
-        for address in E_MAIL.findall(file.read_bytes())
+        for address in addresses_in(file.read_bytes())
     }
     assert len(people) > 300
     for file in left_behind(story.home):
         content = file.read_bytes()
-        found = {address.lower() for address in E_MAIL.findall(content)}
+        found = addresses_in(content)
         assert not found & people, file
         assert b"@lakeview.example" not in content, file
         assert CANARY.encode() not in content, file
     for name, text in tables_of(story.home).items():
-        assert not {address.lower() for address in E_MAIL.findall(text.encode())} & people, name
+        assert not addresses_in(text.encode()) & people, name
         assert "@lakeview.example" not in text, name
         assert CANARY not in text, name
 
@@ -280,5 +280,5 @@ def test_f93_no_command_prints_a_credential_or_an_address(story, tmp_path):
             said = company.healthloop(command).both
             assert said
             assert not [secret for secret in secrets if secret in said], command
-            assert not E_MAIL.findall(said.encode()), command
+            assert not addresses_in(said.encode()), command
             assert CANARY not in said, command
