@@ -216,6 +216,7 @@ def _plan(
         if waits is not None:
             return replace(planned, plan=waits)
         ledger.store(planned.plan, planned.intents)
+        ledger.forget(now - dt.timedelta(days=settings.keep_days))
     return planned
 
 
@@ -254,7 +255,7 @@ def _made(
         rejected=ledger.rejections(since=long_ago),
         accounts=scope.accounts,
     )
-    records = planning.records_of(connection)
+    records = planning.records_of(connection, tombstones)
     decisions = actions.plan_actions(
         connection,
         library,

@@ -19,6 +19,7 @@ from connectors.crm.changes import (
     read_totals,
     store_changes,
 )
+from connectors.crm.planning import records_of
 from contracts.crm_fields import FIELDS, PARTS, written_on
 from contracts.errors import HeldError
 from scoring import desired, metrics, scores
@@ -554,6 +555,18 @@ def test_f66_of_two_merged_records_the_account_that_names_it_itself_has_it(crm, 
     assert written(connection, "b")
 
 
+def test_f66_tasks_go_to_the_records_that_fields_go_to(crm, connection):
+    connection.execute("UPDATE signals.accounts SET crm_id = '1' WHERE account_id = 'a'")
+    connection.execute("UPDATE signals.accounts SET is_customer = account_id <> 'a'")
+    for merged in ({}, {("hubspot", "1"): None}, {("hubspot", "1"): "50"}):
+        crm.plan(merged=merged)
+        of_fields = {r.account_id: r.record_id for r in read_changes(connection, crm.found)}
+        of_tasks = {account: r.record_id for account, r in records_of(connection, merged).items()}
+        assert "a" not in of_tasks
+        assert {account: of_tasks[account] for account in of_fields} == of_fields
+        assert of_fields
+
+
 def test_records_that_were_merged_in_a_circle_are_gone(crm):
     merged = {("hubspot", "0"): "1", ("hubspot", "1"): "0"}
     assert crm.plan(merged=merged).fields["gone"] == 14
@@ -675,7 +688,7 @@ def test_every_value_ends_in_the_one_state_that_a_plain_comparison_gives(
             "CREATE SCHEMA signals; CREATE SCHEMA plan;"
             "CREATE TABLE signals.accounts AS SELECT 'a' AS account_id, 'hubspot' AS crm, "
             "'1' AS crm_id, 'crm' AS source, NULL AS superseded_at, NULL AS deleted, "
-            "true AS is_customer, "
+            "true AS is_customer, NULL AS owner, NULL AS sales_owner, "
             "now() AS known_at;"
             "CREATE TABLE signals.opportunities (source VARCHAR, account_id VARCHAR, "
             "opportunity_id VARCHAR, kind VARCHAR, won BOOLEAN, closed_at TIMESTAMP, "

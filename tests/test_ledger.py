@@ -102,6 +102,41 @@ def test_a_newer_plan_supersedes_what_waits_in_its_lane(ledger):
     assert ledger.newest("dropped") is None
 
 
+def test_what_old_plans_wrote_is_forgotten_and_what_the_crm_shows_is_not(ledger):
+    store(ledger, change(1, "001A", risk_score="71"), opening(2, "k1", "001A"),
+          opening(3, "k2", "001B"), plan_id="old")  # fmt: skip
+    ledger.begin_plan("old", NOW)
+    batch = ledger.begin_batch("old", [1, 2], method="collections", at=NOW)
+    ledger.finish_batch(batch, [Ended(1, "written"), Ended(2, "written", crm_id="T1")], NOW)
+    ledger.settle("old", [Ended(3, "deferred", "no budget")])
+    ledger.end_plan("old", NOW)
+    store(ledger, change(1, "001A", risk_score="72"), plan_id="new", at=LATER)
+    shown = [table.to_pylist() for table in ledger.confirmed()]
+
+    assert ledger.forget(NOW) == 0  # it is not older than itself
+    assert ledger.forget(LATER) == 1
+    assert [(i.number, i.state) for i in ledger.intents("old")] == [(3, "deferred")]
+    assert [i.task.key for i in ledger.carried()] == ["k2"]
+    assert [table.to_pylist() for table in ledger.confirmed()] == shown
+    assert {task.key: task.status for task in ledger.tasks()} == {"k1": "open", "k2": "planned"}
+    assert (ledger.plan("old").status, len(ledger.intents("new"))) == ("applied", 1)
+
+
+@pytest.mark.parametrize("status", ["open", "held", "approved"])
+def test_a_plan_that_waits_is_never_forgotten(ledger, status):
+    store(ledger, change(1, "001A", risk_score="71"), status=status)
+    assert ledger.forget(LATER) == 0
+    assert len(ledger.intents("p1")) == 1
+
+
+def test_a_plan_with_a_batch_in_doubt_is_never_forgotten(ledger):
+    store(ledger, change(1, "001A", risk_score="71"))
+    ledger.begin_batch("p1", [1], method="collections", at=NOW)
+    store(ledger, plan_id="p2", at=LATER)  # which supersedes it
+    assert ledger.forget(LATER) == 0
+    assert len(ledger.sent()) == 1
+
+
 def test_a_plan_that_is_not_there_names_the_newest(ledger):
     with pytest.raises(NotFoundError, match="make one"):
         ledger.plan("p9")

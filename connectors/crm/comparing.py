@@ -39,18 +39,14 @@ def load_given(
     accounts: Collection[str] | None,
 ) -> None:
     """What the ledger knows of records, and which accounts are planned, as temporary tables."""
+    load_merged(connection, merged)
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE change_merged "
-        "(crm VARCHAR, record_id VARCHAR, successor VARCHAR);"
         "CREATE OR REPLACE TEMP TABLE change_rejected "
         '(crm VARCHAR, object VARCHAR, record_id VARCHAR, "values" VARCHAR);'
         "CREATE OR REPLACE TEMP TABLE change_accounts (account_id VARCHAR);"
         "CREATE OR REPLACE TEMP TABLE change_states (account_id VARCHAR, crm VARCHAR, "
         "object VARCHAR, record_id VARCHAR, states VARCHAR, band_state VARCHAR, "
         "former_band VARCHAR, band VARCHAR)"
-    )
-    _insert_rows(
-        connection, "change_merged", [(*key, _last_successor(merged, *key)) for key in merged]
     )
     _insert_rows(
         connection,
@@ -63,6 +59,19 @@ def load_given(
         )
     else:
         _insert_rows(connection, "change_accounts", [(account,) for account in set(accounts)])
+
+
+def load_merged(
+    connection: duckdb.DuckDBPyConnection, merged: Mapping[tuple[CrmName, str], str | None]
+) -> None:
+    """Which records are deleted or merged away, as a temporary table, for `NAMED`."""
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE change_merged "
+        "(crm VARCHAR, record_id VARCHAR, successor VARCHAR)"
+    )
+    _insert_rows(
+        connection, "change_merged", [(*key, _last_successor(merged, *key)) for key in merged]
+    )
 
 
 def _last_successor(
@@ -101,27 +110,28 @@ def insert(connection: duckdb.DuckDBPyConnection, rows: pa.Table, table: str) ->
 
 # The records that show an account
 
-RECORDS = """
-CREATE OR REPLACE TEMP TABLE change_records AS
-WITH versions AS (
-    SELECT account_id, crm, crm_id, source, is_customer
+NAMED = """
+SELECT v.account_id, v.crm, v.source, v.owner, v.sales_owner,
+    coalesce(m.successor, v.crm_id) AS record_id, m.crm IS NOT NULL AND m.successor IS NULL AS gone
+FROM (
     FROM signals.accounts
     WHERE superseded_at IS NULL AND deleted IS NOT TRUE
     QUALIFY row_number() OVER (PARTITION BY account_id ORDER BY known_at DESC, source) = 1
-),
--- Two accounts that name one record would overwrite each other for ever: the first has it, planned
--- or not; customers come before others, and who names it before whom a merger led to it.
-named AS (
-    SELECT v.account_id, v.crm, v.source, coalesce(m.successor, v.crm_id) AS record_id,
-        m.crm IS NOT NULL AND m.successor IS NULL AS gone
-    FROM versions AS v
-    LEFT JOIN change_merged AS m ON m.crm = v.crm AND m.record_id = v.crm_id
-    WHERE v.crm IS NOT NULL AND v.crm_id IS NOT NULL
-    QUALIFY row_number() OVER (
-        PARTITION BY v.crm, coalesce(m.successor, v.crm_id)
-        ORDER BY m.successor IS NOT NULL, v.is_customer IS FALSE, v.account_id
-    ) = 1
-),
+) AS v
+LEFT JOIN change_merged AS m ON m.crm = v.crm AND m.record_id = v.crm_id
+WHERE v.crm IS NOT NULL AND v.crm_id IS NOT NULL
+QUALIFY row_number() OVER (
+    PARTITION BY v.crm, coalesce(m.successor, v.crm_id)
+    ORDER BY m.successor IS NOT NULL, v.is_customer IS FALSE, v.account_id
+) = 1
+"""
+"""Each account's record in the CRM. Two accounts that name one record would overwrite each other
+for ever: the first has it, planned or not; customers come before others, and who names it before
+whom a merger led to it."""
+
+RECORDS = f"""
+CREATE OR REPLACE TEMP TABLE change_records AS
+WITH named AS ({NAMED}),
 owned AS (
     SELECT * FROM named
     WHERE account_id IN (SELECT account_id FROM plan.desired_accounts WHERE as_of = $day)

@@ -212,6 +212,15 @@ class Ledger:
         with self._write() as connection:
             ledger_plans.end(connection, plan_id, counts, at)
 
+    def forget(self, before: dt.datetime) -> int:
+        """Drop, record by record, what plans of before a moment planned and sent.
+
+        Only of plans that are over; what the CRM acknowledged, tasks, episodes and verdicts stay.
+        Returns how many plans it was.
+        """
+        with self._write() as connection:
+            return ledger_plans.forget(connection, before)
+
     # Sending
 
     def begin_batch(

@@ -8,6 +8,7 @@ import orjson
 import sqlalchemy as sa
 
 from connectors.crm.ledger_rows import (
+    NOTHING_DECIDED,
     body_row,
     chunks,
     dumps,
@@ -16,7 +17,17 @@ from connectors.crm.ledger_rows import (
     plan_row,
     task_row,
 )
-from connectors.crm.ledger_tables import approvals, bodies, episodes, intents, plans, tasks, upsert
+from connectors.crm.ledger_tables import (
+    approvals,
+    attempts,
+    batches,
+    bodies,
+    episodes,
+    intents,
+    plans,
+    tasks,
+    upsert,
+)
 from connectors.crm.plans import Intent, IntentKind, IntentState, Plan, PlanStatus
 from contracts.errors import LedgerError
 
@@ -105,3 +116,34 @@ def end(
             f"plan {plan_id} does not add up: planned {planned}, ended {dumps(ended)}", "report it"
         )
     connection.execute(sa.update(plans).where(of_plan).values(status="applied", ended_at=at))
+
+
+def forget(connection: sa.Connection, before: dt.datetime) -> int:
+    """Drop what was planned and sent by plans that were over before a moment; returns how many.
+
+    The plans themselves stay, and so do tasks that are still to be sent.
+    """
+    in_doubt = sa.select(batches.c.plan_id).where(batches.c.ended_at.is_(None))
+    to_send = sa.select(tasks.c.key).where(tasks.c.status == "planned")
+    over = sa.select(plans.c.plan_id).where(
+        plans.c.made_at < before,
+        plans.c.status.not_in(WAITING),
+        plans.c.plan_id.not_in(in_doubt),
+        sa.exists().where(intents.c.plan_id == plans.c.plan_id),
+    )
+    old = connection.execute(over).scalars().all()
+    for plan_id in old:
+        of_plan = intents.c.plan_id == plan_id
+        kept = sa.select(intents.c.number).where(of_plan, intents.c.key.in_(to_send))
+        of_batches = sa.select(batches.c.id).where(batches.c.plan_id == plan_id)
+        for dropped in (
+            sa.delete(bodies).where(bodies.c.plan_id == plan_id, bodies.c.number.not_in(kept)),
+            sa.delete(intents).where(of_plan, sa.or_(intents.c.key.is_(None),
+                                                     intents.c.key.not_in(to_send))),
+            sa.delete(attempts).where(attempts.c.batch_id.in_(of_batches)),
+            sa.delete(batches).where(batches.c.plan_id == plan_id),
+        ):  # fmt: skip
+            connection.execute(dropped)
+        mine = sa.update(plans).where(plans.c.plan_id == plan_id)
+        connection.execute(mine.values(decided=NOTHING_DECIDED))
+    return len(old)

@@ -57,6 +57,10 @@ def _whole(value: Any) -> Any:
     return value
 
 
+NOTHING_DECIDED = dumps(_Decided())
+"""Of a plan without episodes and tasks."""
+
+
 def chunks(items: Sequence[T], size: int = IN_ONE_STATEMENT) -> Iterator[Sequence[T]]:
     """The items in pieces of at most `size`."""
     for start in range(0, len(items), size):

@@ -172,11 +172,12 @@ def _records(
         return 0, []
     count, drift = 0, []
     since = ledger.watermark(crm, object)
-    wanted = planned() if since is None else ()
+    adopts = since is None and not _knows(ledger, crm, object)
+    wanted = planned() if adopts else ()
     changed = iter(writer.records_changed(object, since, fields))
     while seen := list(islice(changed, AT_ONCE)):
         count += len(seen)
-        if since is None:
+        if adopts:
             found = [
                 r for r in seen if _shows_us(r) or (_lives(r) and (crm, r.record_id) in wanted)
             ]
@@ -184,6 +185,15 @@ def _records(
         drift += ledger.saw_records(crm, seen, now)
     ledger.set_watermark(crm, object, now)
     return count, drift
+
+
+def _knows(ledger: Ledger, crm: CrmName, object: CrmObject) -> bool:
+    """Whether the ledger knows what any record of an object acknowledged."""
+    of = (crm, object)
+    return any(
+        of in zip(part["crm"].to_pylist(), part["object"].to_pylist(), strict=True)
+        for part in ledger.confirmed()
+    )
 
 
 def _shows_us(record: SeenRecord) -> bool:

@@ -15,6 +15,7 @@ import duckdb
 import orjson
 
 from connectors.collecting import rarely_collecting
+from connectors.crm.comparing import NAMED, load_merged
 from connectors.crm.people import Assignee, People, due_day, end_of_work
 from connectors.crm.plans import FieldChange, Intent, Plan, RecordChange
 from connectors.crm.writing import CrmName, NewTask, TaskChange
@@ -55,14 +56,17 @@ class Surroundings:
     states: Mapping[str, TaskState] = field(default_factory=dict)
 
 
-def records_of(connection: duckdb.DuckDBPyConnection) -> dict[str, CrmRecord]:
-    """The CRM's record of every account; of two accounts that name one record, the first has it."""
+def records_of(
+    connection: duckdb.DuckDBPyConnection,
+    merged: Mapping[tuple[CrmName, str], str | None] | None = None,
+) -> dict[str, CrmRecord]:
+    """The CRM's record of every account that has a living one, as its fields are written to it.
+
+    `merged` are records that were deleted (None) or merged away, with what they live on as.
+    """
+    load_merged(connection, merged or {})
     rows = connection.execute(
-        "SELECT account_id, crm, crm_id, owner, sales_owner FROM ("
-        "  SELECT * FROM signals.accounts WHERE superseded_at IS NULL AND deleted IS NOT TRUE "
-        "  QUALIFY row_number() OVER (PARTITION BY account_id ORDER BY known_at DESC, source) = 1"
-        ") WHERE crm IS NOT NULL AND crm_id IS NOT NULL "
-        "QUALIFY row_number() OVER (PARTITION BY crm, crm_id ORDER BY account_id) = 1"
+        f"SELECT account_id, crm, record_id, owner, sales_owner FROM ({NAMED}) WHERE NOT gone"
     ).fetchall()
     return {account: CrmRecord(*rest) for account, *rest in rows}
 

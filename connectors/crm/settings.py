@@ -166,6 +166,7 @@ class CrmSettings(Strict):
     apply: bool = False
     ledger: FromEnvironment | None = None
     refresh_days: int = Field(default=7, ge=1)
+    keep_days: int = Field(default=90, ge=1)
     salesforce: SalesforceTarget | None = None
     hubspot: HubSpotTarget | None = None
     gate: Gate = Gate()
