@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from connectors.crm.ledger import Ledger
 from connectors.crm.people import People
 from connectors.crm.planning import CrmRecord, records_of
+from connectors.crm.plans import Drift
 from connectors.crm.settings import LEDGER_FILE, CrmSettings, Target, check_crm
 from connectors.crm.targets import open_writer, right_account
 from connectors.crm.writing import CrmName, CrmWriter
@@ -111,7 +112,6 @@ def _of_writes(ledger: Ledger) -> Iterator[Seen]:
     """What was sent and not answered, what the CRM refused, what people edited."""
     unknown = sum(len(batch.intents) for batch in ledger.sent())
     drift = ledger.drift()
-    records = len({(edit.crm, edit.object, edit.record_id) for edit in drift})
     refused, tasks = len(ledger.rejections()), Counter(ledger.rejected_tasks().values())
     if unknown:
         yield Seen(
@@ -127,9 +127,26 @@ def _of_writes(ledger: Ledger) -> Iterator[Seen]:
         yield Seen("note", f"{count:,} tasks were refused: {reason}", "mend it in the CRM")
     if drift:
         yield Seen(
-            "note", f"people edited {len(drift):,} of our fields at {records:,} records",
+            "note", edited(drift),
             "they stay until our own value changes; let people only view them (docs/crm.md)",
         )  # fmt: skip
+
+
+def edited(drift: Sequence[Drift]) -> str:
+    """Which of our fields people edited, without what they wrote.
+
+    >>> at = dt.datetime(2026, 6, 30)
+    >>> edited([Drift("hubspot", "account", "7", "risk_band", "green", "red", at)])
+    'people edited risk_band of hubspot account 7'
+    """
+    fields: dict[str, list[str]] = {}
+    for edit in drift:
+        record = f"{edit.crm} {edit.object} {edit.record_id}"
+        fields.setdefault(record, []).append(edit.field)
+    told = [f"{', '.join(names)} of {record}" for record, names in fields.items()]
+    left = len(told) - MOST_ALIKE
+    more = f"; and fields of {left:,} more records" if left > 0 else ""
+    return f"people edited {'; '.join(told[:MOST_ALIKE])}{more}"
 
 
 # The warehouse

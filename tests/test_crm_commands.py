@@ -189,7 +189,8 @@ def test_a_plan_reads_like_a_diff_with_tasks_and_totals(new):
     assert f"\n{account}\n  hubspot account {record}\n" in shown
     assert re.search(r"\n    risk_score +\(empty\) -> 10   Open P1 tickets: 0\n", shown)
     assert re.search(rf"\n  \+ {account}  Offer .* more  \(due 2026-06-\d\d, normal\)  up", shown)
-    assert re.search(r"fields of \d+ records would be written; values: [\d,]+ write\n", shown)
+    values = r"values: [\d,]+ write, [\d,]+ unchanged\n"
+    assert re.search(rf"fields of \d+ records would be written; {values}", shown)
     assert "tasks: 35 to open, 0 to close, 0 to leave" in shown
     assert f"`healthloop apply {plan}` carries it out" in shown
 

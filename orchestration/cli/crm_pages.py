@@ -1,6 +1,6 @@
 """The pages about the CRM: a plan as a diff, what an apply did, the steps of provisioning."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from connectors.crm.plans import END_STATES, Intent, Plan
 from connectors.crm.writing import Step
 from orchestration.cli.console import escape, table_of
 from orchestration.crm import Planned
+from orchestration.crm_doctor import edited
 
 MOST_ACCOUNTS = 20
 LONGEST_VALUE = 60
@@ -18,8 +19,13 @@ SIGNS = {"exists": ("=", "dim"), "missing": ("+", "green"), "wrong": ("!", "bold
          "by hand": ("?", "yellow")}  # fmt: skip
 
 
-def plan_page(planned: Planned, *, everything: bool = False) -> RenderableType:
-    """A plan as a review reads it: account by account what changes, then tasks, then totals."""
+def plan_page(
+    planned: Planned, *, everything: bool = False, subjects: Mapping[str, str] | None = None
+) -> RenderableType:
+    """A plan as a review reads it: account by account what changes, then tasks, then totals.
+
+    `subjects` are those of the tasks that are there already, by key.
+    """
     plan, intents = planned.plan, planned.intents
     fields = [intent for intent in intents if intent.kind == "fields"]
     accounts = [(account, list(group)) for account, group in groupby(_by_account(fields), _account)]
@@ -29,8 +35,11 @@ def plan_page(planned: Planned, *, everything: bool = False) -> RenderableType:
     if len(shown) < len(accounts):
         left = len(accounts) - len(shown)
         parts.append(Text(f"\n... and {left:,} more accounts; --all shows them", style="dim"))
-    parts += _tasks(plan, intents, everything=everything)
+    parts += _tasks(plan, intents, subjects or {}, everything=everything)
     parts.append(_totals(planned))
+    if planned.observed and planned.observed.drift:
+        note = f"note: {edited(planned.observed.drift)}; that stays until our own value changes"
+        parts.append(Text(note, style="yellow"))
     parts += [Text(f"note: {note}", style="yellow") for note in planned.notes]
     parts.append(_next_step(planned))
     return Group(*parts)
@@ -47,10 +56,10 @@ def _account(intent: Intent) -> str:
 def _head(plan: Plan) -> Text:
     head = Text.assemble(
         (f"Plan {plan.plan_id}", "bold"), f", as of {plan.as_of}: ",
-        (plan.status, "bold yellow" if plan.status == "held" else "bold"), "\n",
+        (plan.status, "bold yellow" if plan.status == "held" else "bold"),
     )  # fmt: skip
     for reason in plan.reasons:
-        head.append(f"  {reason}\n", style="yellow")
+        head.append(f"\n  {reason}", style="yellow")
     return head
 
 
@@ -71,13 +80,20 @@ def _account_diff(account: str, intents: Sequence[Intent]) -> Text:
     return text
 
 
-def _tasks(plan: Plan, intents: Sequence[Intent], *, everything: bool) -> Iterator[RenderableType]:
-    opened = [intent for intent in intents if intent.task is not None]
-    closed = [intent for intent in intents if intent.closing is not None]
+def _tasks(
+    plan: Plan, intents: Sequence[Intent], subjects: Mapping[str, str], *, everything: bool
+) -> Iterator[RenderableType]:
+    def known(account: str, key: str, why: str) -> str:
+        subject = subjects.get(key)
+        return "  ".join((account, *([_short(subject)] if subject else []), why))
+
+    opening = [_opening(intent) for intent in intents if intent.task is not None]
+    closing = [known(i.account_id, i.closing.key, i.why) for i in intents if i.closing is not None]
+    leaving = [known(left.account_id, left.key, left.why) for left in plan.left]
     for title, sign, style, lines in (
-        ("Tasks to open", "+", "green", [_opening(intent) for intent in opened]),
-        ("Tasks to close", "-", "red", [f"{i.account_id}  {i.why}" for i in closed]),
-        ("Tasks to leave", "=", "dim", [f"{left.account_id}  {left.why}" for left in plan.left]),
+        ("Tasks to open", "+", "green", opening),
+        ("Tasks to close", "-", "red", closing),
+        ("Tasks to leave", "=", "dim", leaving),
     ):
         if not lines:
             continue
@@ -145,15 +161,15 @@ def applied_page(plan: Plan, applied: Applied) -> RenderableType:
     title = f"Plan {plan.plan_id}: {plan.status}"
     parts: list[RenderableType] = [
         table_of(title, ("writes", *END_STATES), ends_of(applied)),
-        Text(f"{applied.calls:,} requests."),
+        Text(f"{applied.calls:,} requests, beside those that look first."),
     ]
     parts += [Text(f"note: {reason}", style="yellow") for reason in applied.degraded]
     return Group(*parts)
 
 
-def steps_page(crm: str, steps: Sequence[Step]) -> Text:
+def steps_page(title: str, steps: Sequence[Step]) -> Text:
     """The steps of provisioning: what is there, what is made, what an admin has to do."""
-    text = Text(f"What {crm} needs", style="bold")
+    text = Text(title, style="bold")
     for step in steps:
         sign, style = SIGNS[step.state]
         text.append(f"\n  {sign} {escape(step.what)}", style=style)

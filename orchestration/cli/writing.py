@@ -3,7 +3,7 @@
 import dataclasses
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +12,9 @@ import typer
 from connectors.crm.planning import plan_as_json
 from connectors.crm.plans import END_STATES, Intent
 from connectors.crm.targets import open_provisioner
+from connectors.crm.writing import Provisioner, Step
 from contracts.company import read_company
-from contracts.errors import HeldError, InputError
+from contracts.errors import HeldError, InputError, SourceRejected
 from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import Format, console, errors, escape, print_json, print_rows
 from orchestration.cli.crm_pages import applied_page, ends_of, plan_page, steps_page
@@ -43,7 +44,7 @@ def plan(
     if context.invoked_subcommand:
         return
     company = read_company(home)
-    settings_of(company)
+    settings = settings_of(company)
     with scored_warehouse(company) as connection:
         day = scored_day(connection, None)
     with sandbox_beside(company), warehouse_of(company).get_connection() as connection:
@@ -53,7 +54,10 @@ def plan(
     elif form is Format.CSV:
         _print_csv(planned.intents)
     else:
-        console.print(plan_page(planned, everything=everything), soft_wrap=True)
+        with ledger_of(company, settings) as ledger:
+            subjects = {task.key: task.subject for task in ledger.tasks()}
+        page = plan_page(planned, everything=everything, subjects=subjects)
+        console.print(page, soft_wrap=True)
 
 
 def _print_csv(intents: Sequence[Intent]) -> None:
@@ -160,18 +164,42 @@ def provision(
             company, name, targets[name], admin_token=admin_token, assign_to=assign_to
         )
         steps = provisioner.steps()
-        console.print(steps_page(crm, steps), soft_wrap=True)
+        console.print(steps_page(f"What {crm} needs", steps), soft_wrap=True)
         missing = [step for step in steps if step.state == "missing"]
+        refused: dict[str, SourceRejected] = {}
         if missing and (yes or _agreed(len(missing))):
-            for step in missing:
-                provisioner.carry_out(step)
+            refused = _carried_out(provisioner, missing)
             steps = provisioner.steps()
-            console.print(f"{len(missing)} steps were carried out.")
-    left = [step for step in steps if step.state != "exists"]
-    for step in left if not missing or yes else ():
-        errors.print(f"still to do: {step.what}", style="yellow", markup=False, soft_wrap=True)
-    if not left:
+            console.print(f"{len(missing) - len(refused)} steps were carried out.")
+    left = [_by_hand(step, refused) for step in steps if step.state != "exists"]
+    if left and (yes or not missing):
+        console.print(steps_page("Still to do", left), soft_wrap=True)
+    elif not left:
         console.print(f"{crm} has everything that Healthloop needs.")
+    if refused:
+        raise HeldError(
+            f"{crm} refused {len(refused)} of {len(missing)} steps",
+            "do what is still to do by hand, and run this again",
+        )
+
+
+def _carried_out(provisioner: Provisioner, steps: Sequence[Step]) -> dict[str, SourceRejected]:
+    """Carry steps out; gives those that the CRM does not take. The others are done all the same."""
+    refused = {}
+    for step in steps:
+        try:
+            provisioner.carry_out(step)
+        except SourceRejected as error:
+            refused[step.what] = error
+            errors.print(f"{step.what}: {error.cause}", style="yellow", markup=False)
+    return refused
+
+
+def _by_hand(step: Step, refused: Mapping[str, SourceRejected]) -> Step:
+    """A step that is left: one that the CRM refused is for an admin."""
+    if step.what not in refused or step.state != "missing":
+        return step
+    return Step(step.what, "by hand", refused[step.what].remedy)
 
 
 def _agreed(count: int) -> bool:

@@ -1,11 +1,14 @@
 import datetime as dt
+from functools import partial
 
 import pytest
 from hubspot_portal import TOKEN, connected, provisioner, without_waiting
 
+from connectors.crm.settings import HubSpotTarget
 from connectors.sandbox.servers.running import sandbox
 from connectors.sandbox.vendors import hubspot_control as control
-from connectors.vendors.hubspot.provision import SCOPES
+from connectors.vendors.hubspot.provision import SCOPES, connect_provisioner
+from connectors.vendors.hubspot.rights import needed_scopes, schema_scopes
 from contracts.crm_fields import read_on, written_on
 from contracts.errors import OutcomeUnknown, SourceRefused, SourceRejected
 
@@ -168,6 +171,26 @@ def test_a_property_that_cannot_serve_says_what_an_admin_does(box, name, differs
     assert properties(box) == before
 
 
+def test_a_property_of_hubspots_own_is_never_written(box):
+    for name, property in (("account", "numberofemployees"), ("opportunity", "amount")):
+        made = provisioner(box, fields={name: {"risk_score": property}})
+        step = step_about(made, f": {property} ")
+        assert step.state == "wrong"
+        assert "HubSpot's own properties are never written" in step.how
+
+
+def test_words_that_tasks_do_not_know_are_a_problem_before_a_task_is_sent(box):
+    control.provisioned(box)
+    task = {"closed_status": "DONE", "open_status": "WAITING", "priorities": {"high": "HIGHE"}}
+    problems = connected(box, task=task).ready(fields=True, tasks=True)
+    assert [(problem.level, problem.seen) for problem in problems] == [
+        ("problem", "hs_task_status of tasks has no option 'DONE'"),
+        ("problem", "hs_task_priority of tasks has no option 'HIGHE'"),
+    ]
+    assert problems[1].remedy.endswith("in crm.yaml; did you mean 'HIGH'?")
+    assert connected(box, task=task).ready(fields=True, tasks=False) == []
+
+
 def test_a_portal_whose_tasks_take_no_unique_property_keeps_its_fields_and_refuses_tasks(box):
     control.settings(box, unique_tasks=False)
     made = provisioner(box)
@@ -214,19 +237,50 @@ def test_a_property_of_theirs_may_serve_and_stays_as_it_is(box):
     assert step_about(made, "edition").state == "exists"
 
 
+def with_scopes(*scopes):
+    return f"{TOKEN}/{','.join(sorted(scopes))}"
+
+
 def test_scopes_are_a_step_by_hand_until_the_key_has_them(box):
-    scopes = provisioner(box).steps()[-1].how.partition("choose ")[2].partition(";")[0].split(", ")
-    narrow = provisioner(box, token=f"{TOKEN}/{','.join(scopes[1:])}")
-    with pytest.raises(SourceRefused):  # companies cannot even be read
-        connected(box, token=f"{TOKEN}/{','.join(scopes[1:])}").records_by_id("account", ["1"], [])
-    assert narrow.steps()[-1].state == "by hand"
-    assert "'View only'" in narrow.steps()[-1].how
-    exact = provisioner(box, token=f"{TOKEN}/{','.join(scopes)}")
-    assert exact.steps()[-1].state == "exists"
-    with pytest.raises(SourceRefused):  # enough to write, but not to provision
-        carry_out(exact)
-    findings = connected(box, token=f"{TOKEN}/{','.join(scopes)}").rights()
+    scopes = needed_scopes(HubSpotTarget(source="crm"))
+    lacks = "crm.objects.companies.read"
+    narrow = with_scopes(*scopes - {lacks})
+    with pytest.raises(SourceRefused, match=f"the key lacks {lacks}") as error:
+        connected(box, token=narrow).records_by_id("account", ["1"], [])
+    assert "Edit scopes" in error.value.remedy
+    step = provisioner(box, token=narrow).steps()[-1]
+    assert step.state == "by hand"
+    assert f"it lacks {lacks}, " in step.how
+    assert "'View only'" in step.how
+    findings = connected(box, token=with_scopes(*scopes)).rights()
     assert [finding.level for finding in findings] == ["ok", "ok"]
+
+
+def test_a_key_that_may_only_write_is_told_what_making_properties_takes(box):
+    """And once they are made, nothing is left to do: those scopes can be taken away."""
+    target = HubSpotTarget(source="crm")
+    token = with_scopes(*needed_scopes(target))
+    made = provisioner(box, token=token)
+    step = made.steps()[-1]
+    assert step.state == "by hand"
+    lacking = ", ".join(sorted(schema_scopes(target, "write")))
+    assert step.how.startswith(f"it lacks {lacking}; in HubSpot: Development > Keys > ")
+    with pytest.raises(SourceRefused, match=r"lacks crm\.schemas\.companies\.write"):
+        carry_out(made)
+    carry_out(provisioner(box))
+    assert set(states(provisioner(box, token=token)).values()) == {"exists"}
+
+
+def test_an_admins_key_needs_nothing_but_to_make_properties(box):
+    target = HubSpotTarget(source="crm")
+    token = with_scopes(*schema_scopes(target, "read"), *schema_scopes(target, "write"))
+    lend = partial(connect_provisioner, lent=True)
+    made = connected(box, make=lend, token=token)
+    assert made.steps()[-1].state == "exists"
+    carry_out(made)
+    assert set(states(made).values()) == {"exists"}
+    of_readers = with_scopes(*schema_scopes(target, "read"))
+    assert set(states(connected(box, make=lend, token=of_readers)).values()) == {"exists"}
 
 
 def test_where_the_scopes_are_not_told_the_step_ends_with_the_others(box):

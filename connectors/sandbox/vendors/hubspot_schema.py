@@ -27,6 +27,9 @@ STANDARD: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What is there before anybody fills it, beside what HubSpot sets."""
 
+_STANDARD_TOO = ("lifecyclestage", "numberofemployees", "industry", "dealtype",
+                 "deal_currency_code")  # fmt: skip
+
 GROUPS = {
     "companies": ("companyinformation", "Company information"),
     "contacts": ("contactinformation", "Contact information"),
@@ -81,11 +84,17 @@ def built_in(type: str, name: str, *, queues_read_only: bool = True) -> dict[str
         "name": name, "label": name.replace("_", " ").capitalize(), "type": kind,
         "fieldType": field_type, "groupName": GROUPS[type][0],
         "options": options(_OPTIONS.get(name, ())), "externalOptions": name == OWNER,
-        "hubspotDefined": True,
+        "hubspotDefined": _is_hubspots(type, name),
         "modificationMetadata": {
             "archivable": False, "readOnlyDefinition": True, "readOnlyValue": read_only,
         },
     }  # fmt: skip
+
+
+def _is_hubspots(type: str, name: str) -> bool:
+    """Whether HubSpot defines a property, and not the company whose portal it is."""
+    given = {*READ_ONLY, *STANDARD.get(type, ()), *_STANDARD_TOO}
+    return name in given or name.startswith("hs_")
 
 
 def of_field(field: CrmField, group: str) -> dict[str, Any]:

@@ -16,19 +16,27 @@ from hubspot.crm.associations import v4 as associations  # type: ignore[import-u
 from requests.auth import AuthBase
 
 from connectors.http import Http, Judge, Limit, Manners, Wait, retry_after_seconds
-from contracts.errors import SourceCorrupt, SourceError, SourceExhausted
+from contracts.errors import SourceCorrupt, SourceError, SourceExhausted, SourceRefused
+
+BURST = Limit(190, 10)
+"""What a portal lets through, searches apart."""
 
 BURST_SECONDS = {"TEN_SECONDLY_ROLLING": 10.0, "SECONDLY": 1.0}
 LOCKED_SECONDS = 2.0
 SEARCH_PAGE = 200
+EDIT_SCOPES = "Development > Keys > Service keys > the key > Edit scopes"
+_SCOPE = re.compile(r"[a-z_]+(\.[a-z_-]+){1,5}")
 _RAW: Mapping[str, Any] = {"_preload_content": False}
 
 
 def judge(response: requests.Response) -> SourceError | Wait | None:
     """A 429 says which limit: the day's is over, the burst's passes within ten seconds.
 
-    A 423 is a lock that passes within seconds; a 477 says how long the portal is being moved.
+    A 423 is a lock that passes within seconds; a 477 says how long the portal is being moved. A
+    403 may name the scopes that the key lacks.
     """
+    if response.status_code == 403:
+        return _without_scopes(response.json())
     if response.status_code == 423:
         return Wait("answered 423", max(retry_after_seconds(response) or 0, LOCKED_SECONDS))
     if response.status_code == 477:
@@ -42,6 +50,19 @@ def judge(response: requests.Response) -> SourceError | Wait | None:
         )
     seconds = retry_after_seconds(response)
     return Wait("answered 429", BURST_SECONDS.get(policy, 10.0) if seconds is None else seconds)
+
+
+def _without_scopes(body: Any) -> SourceError | None:
+    """The error for a key that lacks scopes, if the answer names any."""
+    contexts = [error.get("context") or {} for error in body.get("errors") or []]
+    named = [name for context in contexts for name in context.get("requiredGranularScopes") or []]
+    scopes = [name for name in dict.fromkeys(named) if _SCOPE.fullmatch(name)]
+    if not scopes:
+        return None
+    return SourceRefused(
+        f"refused access (403): the key lacks {', '.join(scopes)}",
+        f"add it in HubSpot: {EDIT_SCOPES}; docs/crm.md names all that are needed",
+    )
 
 
 class Bearer(AuthBase):
@@ -115,7 +136,7 @@ class HubSpot:
     def at(cls, address: str, token: str, version: str, judge: Judge = judge) -> "HubSpot":
         """The portal that a token opens; nothing is sent."""
         return cls(
-            Http(address, Manners("hubspot", (Limit(190, 10),), judge), auth=Bearer(token)),
+            Http(address, Manners("hubspot", (BURST,), judge), auth=Bearer(token)),
             Http(address, Manners("hubspot", (Limit(5, 1),), judge), auth=Bearer(token)),
             version,
         )

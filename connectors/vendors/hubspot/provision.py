@@ -13,6 +13,7 @@ from connectors.api import Secrets
 from connectors.crm.settings import HubSpotTarget
 from connectors.crm.writing import Step
 from connectors.vendors.hubspot.answers import CONFLICTS, Rejected
+from connectors.vendors.hubspot.client import EDIT_SCOPES
 from connectors.vendors.hubspot.portal import Portal
 from connectors.vendors.hubspot.rights import needed_scopes, schema_scopes
 from connectors.vendors.hubspot.settings import HubSpotConfig
@@ -32,27 +33,26 @@ from contracts.errors import SourceRejected
 EXISTS_ALREADY = CONFLICTS | {"PROPERTY_EXISTS", "OBJECT_ALREADY_EXISTS"}
 SCOPES = "the scopes of the key"
 _SCOPES_HOW = (
-    "in HubSpot: Development > Keys > Service keys > the key > Edit scopes, choose {needed}; for "
-    "this command also {provisioning}, which can be taken away afterwards. So that people do not "
-    "edit our values: Settings > Properties > the group Healthloop > Edit property > Manage "
-    "access, 'View only' for everyone but admins"
+    "in HubSpot: {where}, choose {needed}; for this command also {provisioning}, which can be "
+    "taken away afterwards. So that people do not edit our values: Settings > Properties > the "
+    "group Healthloop > Edit property > Manage access, 'View only' for everyone but admins"
 )
 
 Make = Callable[[], object]
 
 
 def connect_provisioner(
-    config: HubSpotConfig, target: HubSpotTarget, secrets: Secrets
+    config: HubSpotConfig, target: HubSpotTarget, secrets: Secrets, *, lent: bool = False
 ) -> "HubSpotProvisioner":
-    """The provisioner; sends nothing."""
-    return HubSpotProvisioner(connect_portal(config, secrets), target)
+    """The provisioner; sends nothing. `lent` says that the key is an admin's, for this alone."""
+    return HubSpotProvisioner(connect_portal(config, secrets), target, lent=lent)
 
 
 class HubSpotProvisioner:
     """One portal, as `connectors.crm.writing.Provisioner` asks it to be."""
 
-    def __init__(self, portal: Portal, target: HubSpotTarget) -> None:
-        self._portal, self._target = portal, target
+    def __init__(self, portal: Portal, target: HubSpotTarget, *, lent: bool = False) -> None:
+        self._portal, self._target, self._lent = portal, target, lent
         self._takes_unique = True
         self._wanted: dict[str, list[Wanted]] = {}
         for wanted in (*wanted_fields(target), *wanted_of_tasks(target)):
@@ -116,13 +116,21 @@ class HubSpotProvisioner:
             ) from None
 
     def _scopes(self, steps: list[Step]) -> Step:
+        """Whether the key may do what it has to: write and, while properties lack, make them."""
         told = self._portal.scopes()
-        needed = needed_scopes(self._target)
-        done = needed <= told if told is not None else all(s.state == "exists" for s in steps)
+        making = schema_scopes(self._target, "write")
+        reading = schema_scopes(self._target, "read")
+        needed = reading if self._lent else needed_scopes(self._target)
+        complete = all(step.state == "exists" for step in steps)
+        lacking = (needed if complete else needed | making) - told if told is not None else ()
         how = _SCOPES_HOW.format(
+            where=EDIT_SCOPES,
             needed=", ".join(sorted(needed)),
-            provisioning=", ".join(sorted(schema_scopes(self._target, "write"))),
+            provisioning=", ".join(sorted(making)),
         )
+        if lacking:
+            how = f"it lacks {', '.join(sorted(lacking))}; {how}"
+        done = complete if told is None else not lacking
         return Step(SCOPES, "exists" if done else "by hand", how)
 
 

@@ -1,12 +1,14 @@
 """What `doctor` and the gate ask of a portal: properties that serve, scopes, requests left."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from connectors.crm.settings import HubSpotTarget
 from connectors.crm.writing import Finding
+from connectors.vendors.hubspot.client import EDIT_SCOPES
 from connectors.vendors.hubspot.portal import Portal
 from connectors.vendors.hubspot.wanted import Wanted, wanted_fields, wanted_of_tasks
+from contracts.documents import nearest
 
 PROVISION = "run `healthloop provision hubspot`"
 _ALWAYS = ("companies.read", "companies.write", "deals.read", "owners.read")
@@ -24,8 +26,25 @@ def missing_and_wrong(
     wanted = wanted_fields(target) if fields else []
     wanted = [*wanted, *(wanted_of_tasks(target) if tasks else [])]
     there = {type: known(type) for type in dict.fromkeys(one.type for one in wanted)}
-    found = (_finding(one, *one.judge(there[one.type].get(one.name))) for one in wanted)
+    found = [_finding(one, *one.judge(there[one.type].get(one.name))) for one in wanted]
+    found += _choices(there["tasks"], target) if "tasks" in there else []
     return [finding for finding in found if finding.level != "ok"]
+
+
+def _choices(known: Mapping[str, Mapping[str, Any]], target: HubSpotTarget) -> Iterator[Finding]:
+    """The words of `crm.yaml` for a task's status and priority that HubSpot does not know."""
+    given, words = target.task, list(target.task.priorities.values())
+    for name, values in (
+        ("hs_task_status", [given.open_status, given.closed_status]),
+        ("hs_task_priority", words),
+    ):
+        options = [str(one.get("value")) for one in known.get(name, {}).get("options") or []]
+        for value in filter(None, values):
+            if options and value not in options:
+                yield Finding(
+                    "problem", f"{name} of tasks has no option '{value}'",
+                    f"correct `hubspot: {{task: ...}}` in crm.yaml; {nearest(value, options)}",
+                )  # fmt: skip
 
 
 def _finding(wanted: Wanted, state: str, how: str) -> Finding:
@@ -69,8 +88,12 @@ def rights(portal: Portal, target: HubSpotTarget) -> list[Finding]:
     budget = portal.budget
     if budget.allowed is not None and budget.used is not None:
         left = budget.allowed - budget.used
-        seen = f"{left} of the day's {budget.allowed} API requests are left"
-        found.append(Finding("ok" if budget.used_share < target.daily_share else "note", seen))
+        seen = f"{left:,} of the day's {budget.allowed:,} API requests are left"
+        if budget.used_share < target.daily_share:
+            found.append(Finding("ok", seen))
+        else:
+            remedy = "wait until tomorrow, or raise `daily_share` in crm.yaml"
+            found.append(Finding("note", seen, remedy))
     return found
 
 
@@ -81,7 +104,7 @@ def _scopes(scopes: frozenset[str], target: HubSpotTarget) -> list[Finding]:
     found = []
     if missing:
         lacks = f"the key lacks {', '.join(sorted(missing))}"
-        found.append(Finding("problem", lacks, "add these scopes to the key"))
+        found.append(Finding("problem", lacks, f"add them in HubSpot: {EDIT_SCOPES}"))
     if provisioning:
         more = f"the key may create properties: {', '.join(sorted(provisioning))}"
         found.append(Finding("note", more, "take these scopes away once everything is provisioned"))

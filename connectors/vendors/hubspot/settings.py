@@ -14,7 +14,7 @@ from pydantic import Field
 
 from connectors.api import ApiConfig, FromEnvironment
 from contracts.company import Strict
-from contracts.crm_fields import FIELDS
+from contracts.crm_fields import FIELDS, CrmObject
 
 Property = Annotated[str, Field(pattern=r"^[a-z0-9_]*$")]
 """The internal name of a property."""
@@ -141,6 +141,15 @@ class HubSpotConfig(ApiConfig):
         }
     )
     survey_scales: dict[str, float] = Field(default={"NPS": 10, "CSAT": 5, "CES": 7})
+
+    def fields_of(self, object: CrmObject) -> dict[str, str]:
+        """The property behind each meaning of companies or deals, without those there are not."""
+        fields = self.fields.company if object == "account" else self.fields.deal
+        names: dict[str, str] = fields.model_dump()
+        if object == "account":
+            for step, milestone in self.milestones.items():
+                names |= {f"{step} due": milestone.due, f"{step} reached": milestone.reached}
+        return {meaning: name for meaning, name in names.items() if name}
 
     def parameters(self) -> dict[str, str]:
         """Property names as ``${company_arr}``, and the lists as JSON."""

@@ -76,6 +76,8 @@ class Wanted:
         rename = "or give another name for it in crm.yaml"
         if self.unique and (type != "string" or not found.get("hasUniqueValue")):
             return "wrong", UNIQUE_STEPS.format(name=self.name)
+        if self.written and found.get("hubspotDefined"):
+            return "wrong", "HubSpot's own properties are never written: name another in crm.yaml"
         if self.written and type not in _SERVE[self.field.kind]:
             made = _MADE_AS[self.field.kind][0]
             return (

@@ -208,7 +208,7 @@ def needed_rights(object: str, target: SalesforceTarget) -> frozenset[str]:
 def _of_budget(budget: Budget, target: SalesforceTarget) -> Iterator[Finding]:
     if budget.allowed is None or budget.used is None:
         return
-    seen = f"{budget.allowed - budget.used} of the day's {budget.allowed} API requests are left"
+    seen = f"{budget.allowed - budget.used:,} of the day's {budget.allowed:,} API requests are left"
     if budget.used_share < target.daily_share:
         yield Finding("ok", seen)
     else:
