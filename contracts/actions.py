@@ -54,8 +54,9 @@ class TaskState:
     """A task that was decided before: what is known of it now.
 
     `touched` says that a human renamed, reassigned, postponed, completed or deleted it; such a
-    task is left as it is. `due_on` and `owner_id` are as the CRM shows them now. `decided_on` is
-    the day on which it was decided, which is what counts against its owner's week.
+    task is left as it is. `due_on` and `owner_id` are as the CRM shows them now, and `owner_now` is
+    who has it since somebody handed it on. `decided_on` is the day on which it was decided, which
+    is what counts against the week of its first `owner`.
     """
 
     key: str
@@ -71,6 +72,7 @@ class TaskState:
     task_id: str | None = None
     decided_on: dt.date | None = None
     subject: str = ""
+    owner_now: str | None = None
 
 
 @dataclass(frozen=True)

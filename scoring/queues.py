@@ -93,7 +93,7 @@ class _Weeks:
         else:
             return None
         return QueueEntry(
-            owner=task.owner or self._role(task),
+            owner=task.owner_now or task.owner or self._role(task),
             state=state,
             account=self._name(task.account_id),
             what=one_line(task.subject or task.playbook, 255),

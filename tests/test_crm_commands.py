@@ -330,6 +330,9 @@ def test_the_queue_shows_each_persons_week(company):
     assert 0 < len(rows) < 35
     assert {row["owner"] for row in rows} == {owner}
     assert all(row["what"] and row["why"] and row["since"] and row["due"] for row in rows)
+    page = company.healthloop("queue --owner", owner).out
+    assert page.startswith(f"{owner}: {len(rows)} to do\n")
+    assert all(row["account_id"] in page for row in rows)
     nobody = company.healthloop("queue --owner", "Nobody [b]here[/b]")
     assert nobody.out == "Nothing is to be done: no task is Nobody [b]here[/b]'s.\n"
 

@@ -20,7 +20,7 @@ from connectors.crm.changes import (
     store_changes,
 )
 from connectors.crm.planning import records_of
-from contracts.crm_fields import FIELDS, PARTS, written_on
+from contracts.crm_fields import FIELDS, HANDOFF_FACTS, PARTS, written_on
 from contracts.errors import HeldError
 from scoring import desired, metrics, scores
 from tests.signals import (
@@ -51,6 +51,7 @@ ALL_KINDS = library(
     scorecard("growth", score="health:growth", bands={"green": 70, "yellow": 40}, components=RISE),
     scorecard("handoff", score="handoff", bands={"green": 70, "yellow": 40}, components=RISE),
 )
+FACTS = {fact.name for fact in HANDOFF_FACTS}
 RISK = {f"risk_{part}" for part in PARTS}
 HOSTILE = "o'hara\"; DROP SCHEMA plan; -- \u202e\U0001f600\\"
 
@@ -270,7 +271,20 @@ def test_without_a_won_deal_the_newest_open_one_counts_and_a_lost_one_never(conn
     deal(connection, "b", "4", closed_at=at(DAY), promised_outcome="lost")
     score(connection, LIBRARY, DAY)
     assert wanted(connection, "a")["handoff_promised_outcome"] == "second"
-    assert wanted(connection, "b", "handoff") == {}
+    lost = wanted(connection, "b", "handoff")
+    assert (len(lost), set(lost.values())) == (7, {None})  # what it showed before is cleared
+
+
+@pytest.mark.parametrize("gone", ["superseded_at = $then", "deleted = true, known_at = $then"])
+@pytest.mark.parametrize(("days_ago", "cleared"), [(0, 7), (29, 7), (31, 0)])
+def test_facts_that_sales_took_back_are_cleared_for_a_month(connection, gone, days_ago, cleared):
+    deal(connection, "a", "1", created=DAY - dt.timedelta(days=60), promised_outcome="growth")
+    then = at(DAY - dt.timedelta(days=days_ago))
+    connection.execute(f"UPDATE signals.handoffs SET {gone}", {"then": then})
+    score(connection, LIBRARY, DAY)
+    assert wanted(connection, "a", "handoff") == dict.fromkeys(
+        [name for name in sorted(FIELDS) if name in FACTS][:cleared]
+    )
 
 
 def test_what_was_noted_after_the_day_is_not_known(connection):

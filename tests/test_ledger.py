@@ -368,11 +368,27 @@ def test_f81_adopted_tasks_count_in_the_weeks_of_those_who_own_them(ledger):
         ],
         NOW,
     )
-    ledger.name_owners("salesforce", {"u1": "somebody else"})
+    ledger.name_owners("salesforce", {"u1": "Grace Hopper"})
+    assert ledger.nameless_owners("hubspot") == {"u1", "u2"}
     ledger.name_owners("hubspot", {"u1": "Ada Lovelace"})
     assert {task.key: task.owner for task in ledger.tasks()} == {
-        "k1": "Ada Lovelace", "k2": None, "k3": None,
+        "k1": "Ada Lovelace", "k2": "(somebody else)", "k3": None,
     }  # fmt: skip
+    assert ledger.nameless_owners("hubspot") == set()
+
+
+def test_f62_a_task_that_was_handed_on_has_the_name_of_its_new_owner_until_it_comes_back(ledger):
+    intent = opening(1, "k1", "001A", owner_id="u1")
+    store(ledger, intent)
+    ledger.begin_plan("p1", NOW)
+    send(ledger, "p1", Ended(1, "written", crm_id="T1"))
+    named, first = [], only_task(ledger).owner
+    for owner_id in ("u1", "u2", "u3", "u1"):
+        ledger.saw_tasks("salesforce", [seen(intent.task, owner_id=owner_id)], LATER)
+        ledger.name_owners("salesforce", {"u1": "Ada Lovelace", "u2": "Grace Hopper"})
+        named.append(only_task(ledger).owner_now)
+        assert only_task(ledger).owner == first
+    assert named == [None, "Grace Hopper", "(somebody else)", None]
 
 
 def test_f81_a_lost_ledger_adopts_its_tasks_and_episodes_from_the_crm(ledger):

@@ -397,25 +397,15 @@ class Ledger:
         with self._write() as connection:
             return ledger_seen.keep_records(connection, crm, seen, at)
 
+    def nameless_owners(self, crm: CrmName) -> set[str]:
+        """Who owns tasks that were adopted or handed on, and has no name yet, by id in the CRM."""
+        with self._read() as connection:
+            return ledger_seen.nameless_owners(connection, crm)
+
     def name_owners(self, crm: CrmName, names: Mapping[str, str]) -> None:
-        """Say who owns the tasks that were adopted without a name, by the owner's id in the CRM."""
-        nameless = (tasks.c.crm == crm) & tasks.c.owner.is_(None)
+        """Say by name who owns those tasks."""
         with self._write() as connection:
-            for owner_id in (
-                connection.execute(
-                    sa.select(tasks.c.owner_id)
-                    .where(nameless, tasks.c.owner_id.is_not(None))
-                    .distinct()
-                )
-                .scalars()
-                .all()
-            ):
-                if owner_id in names:
-                    connection.execute(
-                        sa.update(tasks)
-                        .where(nameless, tasks.c.owner_id == owner_id)
-                        .values(owner=names[owner_id])
-                    )
+            ledger_seen.name_owners(connection, crm, names)
 
     def drift(self) -> list[Drift]:
         """Every field of ours that shows what somebody else wrote."""

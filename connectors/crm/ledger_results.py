@@ -197,6 +197,7 @@ _OPENED: dict[str, Any] = {
     "subject_now": None,
     "due_on_now": None,
     "owner_id_now": None,
+    "owner_now": None,
     "rejected": None,
     "rejected_at": None,
 }

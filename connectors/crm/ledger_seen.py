@@ -14,6 +14,10 @@ from connectors.crm.plans import Drift
 from connectors.crm.writing import CrmName, SeenRecord, SeenTask
 from contracts.actions import TaskStatus
 
+SOMEBODY_ELSE = "(somebody else)"
+_ADOPTED = tasks.c.owner.is_(None) & tasks.c.owner_id.is_not(None) & (tasks.c.task == "")
+_HANDED_ON = tasks.c.owner_now.is_(None) & (tasks.c.owner_id_now != tasks.c.owner_id)
+
 
 def keep_tasks(connection: sa.Connection, crm: CrmName, seen: Sequence[SeenTask]) -> None:
     """Keep how tasks are now; adopt those of which the ledger knows nothing (it was lost)."""
@@ -28,6 +32,29 @@ def keep_tasks(connection: sa.Connection, crm: CrmName, seen: Sequence[SeenTask]
     rows = [row for row in adopted if row is not None]
     upsert(connection, tasks, rows)
     _adopt_episodes(connection, rows)
+
+
+def nameless_owners(connection: sa.Connection, crm: CrmName) -> set[str]:
+    """The ids of those who own tasks, adopted ones or handed on ones, and have no name yet."""
+    found = connection.execute(
+        sa.union(
+            sa.select(tasks.c.owner_id).where(tasks.c.crm == crm, _ADOPTED),
+            sa.select(tasks.c.owner_id_now).where(tasks.c.crm == crm, _HANDED_ON),
+        )
+    )
+    return set(found.scalars())
+
+
+def name_owners(connection: sa.Connection, crm: CrmName, names: Mapping[str, str]) -> None:
+    """Say by name who owns those tasks; whoever the CRM does not name is somebody else."""
+    for owner_id in nameless_owners(connection, crm):
+        name = names.get(owner_id, SOMEBODY_ELSE)
+        for column, id, which in (
+            (tasks.c.owner, tasks.c.owner_id, _ADOPTED),
+            (tasks.c.owner_now, tasks.c.owner_id_now, _HANDED_ON),
+        ):
+            mine = (tasks.c.crm == crm) & (id == owner_id) & which
+            connection.execute(sa.update(tasks).where(mine).values({column.name: name}))
 
 
 def keep_missing(connection: sa.Connection, keys: Sequence[str]) -> None:
@@ -69,6 +96,7 @@ def as_shown(row: sa.Row[Any], seen: SeenTask, crm: CrmName) -> dict[str, Any] |
         "subject_now": seen.subject,
         "due_on_now": seen.due_on,
         "owner_id_now": seen.owner_id,
+        "owner_now": row.owner_now if row.owner_id_now == seen.owner_id else None,
         "modified_at": now or former,
     }
 

@@ -194,6 +194,7 @@ tasks = _table(
     sa.Column("subject_now", Words),
     sa.Column("due_on_now", sa.Date),
     _text("owner_id_now", nullable=True),
+    sa.Column("owner_now", Words),  # by name, where somebody handed it on
     sa.Column("modified_at", Moment),
     sa.Column("rejected", Words),
     sa.Column("rejected_at", Moment),

@@ -124,10 +124,11 @@ def _tasks(ledger: Ledger, crm: CrmName, writer: CrmWriter, now: dt.datetime) ->
         task.key for task in ledger.tasks_of(crm) if task.status == "open" and task.key not in told
     ]
     ledger.saw_tasks(crm, seen, now)
-    if since is None and seen:  # people's weeks are counted by their names
+    count = len(seen) + _by_key(ledger, crm, writer, open_ones, now)
+    if ledger.nameless_owners(crm):  # people's weeks are counted and shown by their names
         ledger.name_owners(crm, {owner.id: owner.name for owner in writer.owners()})
     ledger.set_watermark(crm, "task", now)
-    return len(seen) + _by_key(ledger, crm, writer, open_ones, now)
+    return count
 
 
 def _tasks_of_accounts(

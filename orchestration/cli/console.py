@@ -102,6 +102,8 @@ def _csv_cell(value: Any) -> Any:
     """A cell that a spreadsheet does not take for a formula."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return "'" + value
+    if isinstance(value, float):
+        return round(value, 2)
     return "" if value is None else value
 
 

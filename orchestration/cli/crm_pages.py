@@ -1,17 +1,20 @@
 """The pages about the CRM: a plan as a diff, what an apply did, the steps of provisioning."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from connectors.crm.applying import Applied
 from connectors.crm.plans import END_STATES, Intent, Plan
 from connectors.crm.writing import Step
-from orchestration.cli.console import escape, table_of
+from orchestration.cli.console import escape, number, table_of
 from orchestration.crm import Planned
 from orchestration.crm_doctor import edited
+from scoring.queues import QueueEntry
 
 MOST_ACCOUNTS = 20
 LONGEST_VALUE = 60
@@ -186,3 +189,34 @@ def _value(value: str | None) -> str:
 def _short(text: str) -> str:
     line = " ".join(escape(text).replace(r"\[", "[").split())
     return line if len(line) <= LONGEST_VALUE else f"{line[: LONGEST_VALUE - 1]}…"
+
+
+def queue_page(entries: Sequence[QueueEntry], currency: str) -> RenderableType:
+    """Each person's week under their name, in the order of the entries."""
+    parts: list[RenderableType] = []
+    for owner, group in groupby(entries, lambda entry: entry.owner):
+        mine = list(group)
+        counts = Counter(entry.state for entry in mine)
+        said = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+        parts += [Text.assemble("\n" if parts else "", (owner, "bold"), f": {said}"),
+                  _week(mine, currency)]  # fmt: skip
+    return Group(*parts)
+
+
+def _week(entries: Sequence[QueueEntry], currency: str) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("", "account"):
+        table.add_column(name, no_wrap=True)
+    for name in ("what", "why"):
+        table.add_column(name, ratio=1, overflow="fold")
+    for name in ("since", "due"):
+        table.add_column(name, no_wrap=True)
+    table.add_column(currency, no_wrap=True, justify="right")
+    for entry in entries:
+        due = entry.due.isoformat() if entry.due else "-"
+        table.add_row(
+            entry.state, escape(entry.account_id), escape(entry.what), escape(entry.why),
+            entry.since.isoformat(), due, number(entry.value),
+            style="dim" if entry.state == "done" else "",
+        )  # fmt: skip
+    return table

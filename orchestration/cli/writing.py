@@ -17,7 +17,7 @@ from contracts.company import read_company
 from contracts.errors import HeldError, InputError, SourceRejected
 from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import Format, console, errors, escape, print_json, print_rows
-from orchestration.cli.crm_pages import applied_page, ends_of, plan_page, steps_page
+from orchestration.cli.crm_pages import applied_page, ends_of, plan_page, queue_page, steps_page
 from orchestration.cli.options import HOME, Form, Home, scored_warehouse
 from orchestration.crm import apply as apply_stored
 from orchestration.crm import draining, judge_plan, ledger_of, plan_day, settings_of
@@ -230,13 +230,14 @@ def queue(
             tasks=ledger.tasks(),
             owner=owner,
         )
-    columns = [field.name for field in dataclasses.fields(actions.QueueEntry)]
-    rows = [dataclasses.astuple(entry) for entry in entries]
-    if not rows and form is Format.TABLE:
+    if form is not Format.TABLE:
+        columns = [field.name for field in dataclasses.fields(actions.QueueEntry)]
+        print_rows("", columns, [dataclasses.astuple(entry) for entry in entries], form)
+    elif entries:
+        console.print(queue_page(entries, company.settings.currency))
+    else:
         what = "no task was opened yet" if owner is None else f"no task is {escape(owner)}'s"
         console.print(f"Nothing is to be done: {what}.")
-    else:
-        print_rows("", columns, rows, form)
 
 
 def playbooks(

@@ -16,6 +16,8 @@ CREATE OR REPLACE TEMP TABLE handoff_facts (
     account_id VARCHAR, opportunity_id VARCHAR,
     {{ facts | map(attribute="name") | join(" VARCHAR, ") }} VARCHAR
 );
+-- Accounts whose notes are gone: emptied or deleted by sales, or on a deal that was lost.
+CREATE OR REPLACE TEMP TABLE handoffs_gone (account_id VARCHAR);
 {% if with_handoffs %}
 -- The newest deal that was won as new business, else the newest that is open, as known on the day.
 INSERT INTO handoff_facts
@@ -45,6 +47,18 @@ QUALIFY row_number() OVER (
     PARTITION BY h.account_id
     ORDER BY h.won_by_then DESC NULLS LAST, h.created_at DESC, h.source, h.opportunity_id
 ) = 1;
+INSERT INTO handoffs_gone
+SELECT DISTINCT account_id
+FROM signals.handoffs AS h
+LEFT JOIN (
+    SELECT source, opportunity_id, closed_at FROM signals.opportunities WHERE {{ known_then }}
+) AS o USING (source, opportunity_id)
+WHERE h.account_id IS NOT NULL AND h.kind = 'new' AND h.known_at <= {{ instant }}
+    AND account_id NOT IN (SELECT account_id FROM handoff_facts)
+    AND (
+        coalesce(h.superseded_at, CASE WHEN h.deleted THEN h.known_at END, o.closed_at)
+            BETWEEN {{ instant }} - INTERVAL {{ cleared_within_days }} DAY AND {{ instant }}
+    );
 {% endif %}
 
 {% endif %}
@@ -117,16 +131,19 @@ SELECT
     left(health.outcome, {{ length }}) AS health_outcome,
     facts.* EXCLUDE (account_id, opportunity_id),
     'noted on opportunity ' || facts.opportunity_id AS facts_reasons,
-    CASE WHEN facts.account_id IS NOT NULL THEN false END AS facts_held
+    CASE WHEN facts.account_id IS NOT NULL OR gone.account_id IS NOT NULL THEN false END
+        AS facts_held
 FROM (
     SELECT account_id FROM {{ scores }} AS s WHERE as_of = {{ day }}
     UNION SELECT account_id FROM handoff_facts WHERE {{ of_part }}
+    UNION SELECT account_id FROM handoffs_gone WHERE {{ of_part }}
 )
 {% for family in families %}
 LEFT JOIN {{ shown(family) }} AS {{ family }} USING (account_id)
 {% endfor %}
 LEFT JOIN former USING (account_id)
-LEFT JOIN handoff_facts AS facts USING (account_id);
+LEFT JOIN handoff_facts AS facts USING (account_id)
+LEFT JOIN handoffs_gone AS gone USING (account_id);
 {% if first %}
 
 -- The same for people: one row an account and field.
