@@ -1,7 +1,8 @@
 """A CRM of the sandbox with many accounts, in a process of its own.
 
-`python -m benchmarks.crm VENDOR ACCOUNTS FOLDER` prints where it listens, as JSON. Then it answers
-each line with what came in since the line before (`Since`), until there are no more lines.
+`python -m benchmarks.crm VENDOR ACCOUNTS FOLDER --seconds S` prints where it listens, as JSON. Then
+it answers each line with what came in since the line before (`Since`), until there are no more
+lines. Every request takes `S` seconds longer, as the way to a CRM and its own work do.
 """
 
 import argparse
@@ -71,9 +72,12 @@ def account_ids(crm: CrmName, accounts: int) -> list[str]:
 
 
 @contextmanager
-def served(crm: CrmName, accounts: int, folder: Path) -> Iterator[Served]:
-    """The CRM during the block; `folder` is for its files."""
-    command = [sys.executable, "-m", "benchmarks.crm", crm, str(accounts), str(folder)]
+def served(crm: CrmName, accounts: int, folder: Path, *, seconds: float) -> Iterator[Served]:
+    """The CRM during the block, so many seconds away; `folder` is for its files."""
+    command = [
+        sys.executable, "-m", "benchmarks.crm", crm, str(accounts), str(folder),
+        "--seconds", str(seconds),
+    ]  # fmt: skip
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as server:
         asked, told = server.stdin, server.stdout
@@ -125,12 +129,12 @@ def _since(box: Box, crm: CrmName) -> Iterator[Since]:
     while True:
         came, so_far, now_tasks = box.log[seen:], time.process_time(), _tasks(box, crm)
         writes = [request for request in came if is_write(request)]
-        called = Counter(f"{one.method} {_kind(one.path)}" for one in writes)
+        called = Counter(f"{one.method} {kind(one.path)}" for one in writes)
         yield Since(len(came), len(writes), now_tasks - tasks, so_far - cpu, dict(called))
         seen, cpu, tasks = seen + len(came), so_far, now_tasks
 
 
-def _kind(path: str) -> str:
+def kind(path: str) -> str:
     """A path without what differs from record to record."""
     return re.sub(r"/(750\w{15}|001\w{15}|\d{8,})\b", "/ID", path)
 
@@ -141,11 +145,14 @@ def main() -> None:
     parser.add_argument("crm", choices=("salesforce", "hubspot"))
     parser.add_argument("accounts", type=int)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=0.0)
     given = parser.parse_args()
     world = given.folder / "world"
     write_world(world, accounts=FEWEST_ACCOUNTS)
     with sandbox(world, NOW, vendors=[given.crm], ca_folder=given.folder) as box:
         fill(box, given.crm, given.accounts)
+        if given.seconds:
+            box.faults.add(vendor=given.crm, do="delay", times=None, seconds=given.seconds)
         told = _since(box, given.crm)
         next(told)  # what was before does not count
         place = {"address": box.address(given.crm), "ca_file": box.ca_file}

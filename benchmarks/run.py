@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import contest, planning, pulling, refresh, unchanged, writing
+from benchmarks import contest, fast_lane, planning, pulling, refresh, unchanged, writing
 from benchmarks.daily import open_warehouse
 from benchmarks.world import Size, write_signals
 
@@ -24,8 +24,8 @@ GIB = 1024**3
 PULLED_ROWS = 1_000_000
 """Rows of an API that are pulled, in pages of a thousand."""
 
-ROUND_TRIP = 0.02
-"""Seconds to a CRM and back, where the sandbox answers from the same machine: a fast line's."""
+LANE_ACCOUNTS = 10_000
+"""The most accounts of the company whose tickets are to reach its CRM."""
 
 REFRESH_ROWS = 10_000_000
 """Rows of usage for the refresh, which builds everything four times: enough for the ratio."""
@@ -196,13 +196,10 @@ def measure_writing(folder: Path, warehouse: Path, size: Size, months: int) -> F
         Figure("ledger, for each batch of 200", 1000 * ways["collections"].changed.batch_seconds,
                10, "ms"),
     ]  # fmt: skip
-    for name, way in ways.items():
-        loop = f"one by one / {name}"
-        figures += [
-            Figure(loop, way.times_faster(), 30, at_least=True),
-            Figure(f"{loop}, with {1000 * ROUND_TRIP:g} ms a request",
-                   way.times_faster(ROUND_TRIP), 30, at_least=True),
-        ]  # fmt: skip
+    figures += [
+        Figure(f"one by one / {name}", way.times_faster, 30, at_least=True)
+        for name, way in ways.items()
+    ]
     planned = (
         f"planning {plan['accounts']:,} accounts: {plan['changed_seconds']:.1f} s "
         f"({plan['changed_cpu_seconds']:.1f} s of the processor) where {plan['changed_fields']:,} "
@@ -230,6 +227,39 @@ def _of_way(name: str, way: writing.Way) -> str:
     )
 
 
+def measure_fast_lane(folder: Path, warehouse: Path, size: Size, months: int) -> Findings:
+    """From P1 tickets in the help desk to fields and tasks in both CRMs."""
+    lanes = fast_lane.measure(folder / "fast_lane", min(size.accounts, LANE_ACCOUNTS), _say)
+    shutil.rmtree(folder / "fast_lane")
+    figures, notes = [], []
+    for (crm, sources), lane in lanes.items():
+        pulled = f"{', '.join(sources) or 'all sources'} pulled"
+        figures.append(Figure(f"from a P1 ticket to {crm}, {pulled}", lane.seconds, 60, "s"))
+        notes.append(_of_lane(f"fast lane to {crm}, {pulled}", lane))
+        calls = max(minute.writes for minute in lane.tickets)
+        figures.append(Figure(f"write calls for a ticket, {crm}, {pulled}", calls, 2, "calls"))
+    alone = [lane.quiet for (crm, sources), lane in lanes.items() if sources]
+    figures += [
+        Figure("write calls of fast runs without news",
+               sum(lane.quiet.writes for lane in lanes.values()), 0, "calls"),
+        Figure("requests to the CRM of fast runs without news",
+               sum(sum(minute.asked.values()) for minute in alone), 0, "requests"),
+    ]  # fmt: skip
+    return Findings(figures, notes)
+
+
+def _of_lane(name: str, lane: fast_lane.Lane) -> str:
+    last = lane.tickets[-1]
+    each = ", ".join(f"{minute.seconds:.1f}" for minute in lane.tickets)
+    steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in lane.steps().items())
+    quiet = ", ".join(f"{vendor} {count}" for vendor, count in lane.quiet.requests.items())
+    asked = ", ".join(f"{count} {what}" for what, count in last.asked.items())
+    return (
+        f"{name}: {each} s; requests without news: {quiet or 'none'}; to the CRM with a ticket: "
+        f"{asked}; seconds of a run: {steps}; without news {lane.quiet.run_seconds:.1f}"
+    )
+
+
 def _missing(ways: dict[str, pulling.Way], rows: int) -> int:
     return sum(abs(way.rows - rows) for way in ways.values())
 
@@ -241,6 +271,7 @@ BENCHMARKS: dict[str, Callable[[Path, Path, Size, int], Findings]] = {
     "pulling": measure_pulling,
     "unchanged": measure_unchanged,
     "writing": measure_writing,
+    "fast_lane": measure_fast_lane,
 }
 
 

@@ -50,14 +50,18 @@ def described(client: SalesforceClient, object: str) -> Described:
 
 
 def missing_and_wrong(
-    client: SalesforceClient, target: SalesforceTarget, *, fields: bool, tasks: bool
+    describe: Callable[[str], Described],
+    target: SalesforceTarget,
+    *,
+    fields: bool,
+    tasks: bool,
 ) -> list[Finding]:
     """What keeps us from writing. What lacks of the fields that people fill is only noted."""
     wanted = wanted_fields(target) if fields else []
     wanted = [*wanted, *(wanted_of_tasks(target) if tasks else [])]
     found: list[Finding] = []
     for object in dict.fromkeys(one.object for one in wanted):
-        description = described(client, object)
+        description = describe(object)
         known = by_name(description)
         of_object = [one for one in wanted if one.object == object]
         found += _of_object(description, any(one.written for one in of_object))

@@ -16,7 +16,7 @@ The text of an error repeats values, so only its code and its fields are passed 
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -108,6 +108,7 @@ class SalesforceWriter:
         self._target = target
         self._names = Names.of(target)
         self._words: Words | None = None
+        self._described = cache(partial(described, client))  # once for each object
         self.bulk: Bulk | None = SalesforceBulk(
             client, self._names, before_write=self._stop_early, resolve=self._resolved
         )
@@ -128,7 +129,8 @@ class SalesforceWriter:
 
     def ready(self, *, fields: bool, tasks: bool) -> list[Finding]:
         """What keeps us from writing: missing fields, wrong types, a key that is not unique."""
-        return missing_and_wrong(self._client, self._target, fields=fields, tasks=tasks)
+        self._described.cache_clear()
+        return missing_and_wrong(self._described, self._target, fields=fields, tasks=tasks)
 
     def rights(self) -> list[Finding]:
         """Rights too narrow and too wide, as far as the org shows them, and the day's requests."""
@@ -303,7 +305,7 @@ class SalesforceWriter:
 
     def _known_words(self) -> Words:
         if self._words is None:
-            self._words = words_of(described(self._client, "Task"), self._target.task)
+            self._words = words_of(self._described("Task"), self._target.task)
         return self._words
 
 
