@@ -1,6 +1,7 @@
 """The CRM in Dagster: its assets, the gate, the approval job, days of the past, the fast lane."""
 
 import datetime as dt
+import re
 
 import dagster as dg
 import pytest
@@ -314,6 +315,8 @@ def test_e4_a_p1_ticket_reaches_field_and_task_in_one_run_of_the_fast_lane(
         assert company.writes == 3
         reads = [r for r in company.box.log[asked:] if r.vendor == crm and r.method == "GET"]
         assert len(reads) <= 12
+        described = [r.path for r in reads if re.search("describe$|/properties/", r.path)]
+        assert len(described) == len({*described}) > 0
         company.later()
         shown, asked = company.crm.shown(), len(company.box.log)
         assert company.fast_lane().success

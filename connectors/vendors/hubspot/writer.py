@@ -125,8 +125,7 @@ class HubSpotWriter:
 
     def ready(self, *, fields: bool, tasks: bool) -> list[Finding]:
         """What keeps us from writing: missing properties, wrong types, a key that is not unique."""
-        self._known = {}
-        return missing_and_wrong(self._properties, self._target, fields=fields, tasks=tasks)
+        return missing_and_wrong(self._properties_now, self._target, fields=fields, tasks=tasks)
 
     def rights(self) -> list[Finding]:
         """Scopes that are missing or more than is needed, and what is left of the day's requests.
@@ -191,8 +190,10 @@ class HubSpotWriter:
 
     def _properties(self, type: str) -> dict[str, dict[str, Any]]:
         """The properties of a type of record, asked for once."""
-        if type not in self._known:
-            self._known[type] = self._portal.properties(type)
+        return self._known.get(type) or self._properties_now(type)
+
+    def _properties_now(self, type: str) -> dict[str, dict[str, Any]]:
+        self._known[type] = self._portal.properties(type)
         return self._known[type]
 
     def _holds(self, object: CrmObject, sent: Properties, record: Record) -> bool:

@@ -16,7 +16,7 @@ The text of an error repeats values, so only its code and its fields are passed 
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -54,7 +54,7 @@ from connectors.vendors.salesforce.bulk_writes import SalesforceBulk
 from connectors.vendors.salesforce.client import SalesforceClient, connect_for_writing
 from connectors.vendors.salesforce.drafts import Words, draft, words_of
 from connectors.vendors.salesforce.fields import OBJECTS, Names, long_id
-from connectors.vendors.salesforce.rights import described, missing_and_wrong, rights
+from connectors.vendors.salesforce.rights import Described, described, missing_and_wrong, rights
 from connectors.vendors.salesforce.settings import WAY_IN, SalesforceConfig
 from contracts.crm_fields import CrmObject
 from contracts.errors import InputError, SourceError, SourceExhausted
@@ -108,7 +108,7 @@ class SalesforceWriter:
         self._target = target
         self._names = Names.of(target)
         self._words: Words | None = None
-        self._described = cache(partial(described, client))  # once for each object
+        self._known: dict[str, Described] = {}
         self.bulk: Bulk | None = SalesforceBulk(
             client, self._names, before_write=self._stop_early, resolve=self._resolved
         )
@@ -129,8 +129,7 @@ class SalesforceWriter:
 
     def ready(self, *, fields: bool, tasks: bool) -> list[Finding]:
         """What keeps us from writing: missing fields, wrong types, a key that is not unique."""
-        self._described.cache_clear()
-        return missing_and_wrong(self._described, self._target, fields=fields, tasks=tasks)
+        return missing_and_wrong(self._described_now, self._target, fields=fields, tasks=tasks)
 
     def rights(self) -> list[Finding]:
         """Rights too narrow and too wide, as far as the org shows them, and the day's requests."""
@@ -305,8 +304,13 @@ class SalesforceWriter:
 
     def _known_words(self) -> Words:
         if self._words is None:
-            self._words = words_of(self._described("Task"), self._target.task)
+            description = self._known.get("Task") or self._described_now("Task")
+            self._words = words_of(description, self._target.task)
         return self._words
+
+    def _described_now(self, object: str) -> Described:
+        self._known[object] = described(self._client, object)
+        return self._known[object]
 
 
 def _fate(found: SeenRecord | None, answer: Answer) -> Result:
