@@ -2,9 +2,10 @@
 
 `measure` has each way in a process of its own, and the sandbox's CRM in another one, so that
 neither waits for the other's interpreter. Every request takes 20 ms longer than on one machine, as
-if the CRM were near. A way plans and applies as the daily run does (`orchestration.crm`): first
-every account is new and all its fields are written, then nothing has changed. Last, a loop with the
-official client sends what was planned for some records. HubSpot's limit is kept by the loop, too.
+if the CRM were near. A way plans and applies as the daily run does (`orchestration.crm_plans` and
+`crm_writes`): first every account is new and all its fields are written, then nothing has changed.
+Last, a loop with the official client sends what was planned for some records. HubSpot's limit is
+kept by the loop, too.
 
 `python -m benchmarks.writing WAY WAREHOUSE HOME --accounts N --sample N` prints what it measured.
 """
@@ -44,7 +45,7 @@ from connectors.vendors.hubspot.client import BURST
 from connectors.vendors.salesforce.fields import Names
 from contracts.company import Company, read_company
 from contracts.crm_fields import FIELDS
-from orchestration import crm as run
+from orchestration import crm_plans, crm_writes
 from scoring import actions
 from scoring.config.playbooks import Playbook
 from scoring.library import Library
@@ -182,7 +183,7 @@ def _run(
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         actions.find_triggers(connection, _with_playbook(), DAY)
         planning = time.perf_counter()
-        planned = run.plan_day(company, _with_playbook(), connection, DAY, clock=clock)
+        planned = crm_plans.plan_day(company, _with_playbook(), connection, DAY, clock=clock)
         plan_seconds = time.perf_counter() - planning
     intents = len(planned.intents)
     fields = sum(len(intent.changes) for intent in planned.intents)
@@ -192,7 +193,7 @@ def _run(
     of_plan = server.since()
     with _timed_ledger() as batches:
         applying, cpu = time.perf_counter(), time.process_time()
-        _, applied = run.apply(company, plan_id, clock=clock)
+        _, applied = crm_writes.apply(company, plan_id, clock=clock)
         seconds, cpu = time.perf_counter() - applying, time.process_time() - cpu
     of_apply = server.since()
     if applied.failed or applied.degraded or applied.total("written") != intents:

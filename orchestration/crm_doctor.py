@@ -17,7 +17,7 @@ from connectors.crm.writing import Finding as Seen
 from contracts.company import Company
 from contracts.errors import HealthloopError, SourceError
 from orchestration.assets.signals import are_built
-from orchestration.crm import ledger_of
+from orchestration.crms import ledger_of
 from orchestration.findings import Finding, in_time, no_answer
 from orchestration.resources import clock, warehouse_of
 from scoring.library import Library

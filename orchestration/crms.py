@@ -1,17 +1,77 @@
-"""The CRMs of one run: each is asked at most once whose it is, what it lacks and who is there."""
+"""What every run about a CRM begins with: its settings, its ledger, and the CRMs themselves."""
 
+import datetime as dt
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 
+from connectors.crm.lease import Lease
+from connectors.crm.ledger import Ledger
 from connectors.crm.people import People
-from connectors.crm.settings import CrmSettings
+from connectors.crm.settings import CrmSettings, ledger_url, read_crm
 from connectors.crm.targets import check_accounts, open_writers
 from connectors.crm.writing import CrmName, CrmWriter, Finding
 from contracts.company import Company
-from contracts.errors import HeldError
+from contracts.errors import HeldError, NotFoundError
+from contracts.secrets import Secrets
+
+LEASE_SECONDS = 300.0
+Clock = Callable[[], dt.datetime]
+
+
+@contextmanager
+def ledger_of(company: Company, settings: CrmSettings) -> Iterator[Ledger]:
+    """The ledger of a company, closed at the end."""
+    url = Secrets(company.home).of(settings.ledger) if settings.ledger else ledger_url(company)
+    company.state.mkdir(parents=True, exist_ok=True)
+    with Ledger(url) as ledger:
+        yield ledger
+
+
+def settings_of(company: Company) -> CrmSettings:
+    """`crm.yaml`.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    settings = read_crm(company)
+    if settings is None:
+        raise NotFoundError(
+            f"{company.home / 'crm.yaml'} does not exist",
+            "write one: docs/crm.md shows how, and without it nothing is ever written",
+        )
+    return settings
+
+
+@contextmanager
+def leased_ledger(
+    company: Company, settings: CrmSettings, clock: Clock
+) -> Iterator[tuple[Ledger, Lease]]:
+    """The ledger, and the right to write into the CRMs, which one run has at a time.
+
+    Raises:
+        HeldError: another run is at work on the CRM.
+    """
+    with (
+        ledger_of(company, settings) as ledger,
+        ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
+    ):
+        yield ledger, lease
+
+
+def _holder() -> str:
+    name = "healthloop"
+    with suppress(OSError):
+        name = os.uname().nodename
+    return f"process {os.getpid()} on {name}"
 
 
 class Crms:
-    """The CRMs that `crm.yaml` names, opened when they are first needed."""
+    """The CRMs that `crm.yaml` names, opened when they are first needed.
+
+    Each is asked at most once in a run whose it is, what it lacks and who is there.
+    """
 
     def __init__(self, company: Company, settings: CrmSettings) -> None:
         self.company = company

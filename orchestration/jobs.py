@@ -8,7 +8,7 @@ from pydantic import Field
 from connectors.crm.settings import CrmSettings
 from orchestration.alerting import HOOKS
 from orchestration.assets import actions, crm, metrics, plan, scores
-from orchestration.crm import apply, draining, judge_plan
+from orchestration.crm_writes import apply, draining, judge_plan
 from orchestration.failures import told_to_dagster
 from orchestration.resources import CompanyFolder, clock
 

@@ -32,7 +32,7 @@ from contracts.crm_fields import FIELDS, HANDOFF_FACTS, OVERRIDE, PARTS
 from contracts.secrets import Secrets
 from orchestration.cli.console import PIPE_WIDTH
 from orchestration.cli.crm_pages import plan_page, steps_page
-from orchestration.crm import Planned
+from orchestration.crm_plans import Planned
 from scoring.config.playbooks import Playbook
 from scoring.library import read_library
 from scoring.playbook_pages import playbooks_page

@@ -7,16 +7,9 @@ import dagster as dg
 from connectors.crm.applying import Applied
 from contracts.company import Company
 from orchestration.assets import actions, plan, signals
-from orchestration.crm import (
-    Planned,
-    apply,
-    draining,
-    plan_day,
-    plan_news,
-    saw_news,
-    settings_of,
-)
-from orchestration.crms import Crms
+from orchestration.crm_plans import Planned, plan_day, plan_news, saw_news
+from orchestration.crm_writes import apply, draining
+from orchestration.crms import Crms, settings_of
 from orchestration.failures import told_to_dagster
 from orchestration.partitions import daily_partitions
 from orchestration.resources import CompanyFolder, Warehouse, clock

@@ -12,8 +12,8 @@ from connectors.crm.applying import Applied
 from connectors.crm.plans import END_STATES, Intent, Plan
 from connectors.crm.writing import Step
 from orchestration.cli.console import escape, number, table_of
-from orchestration.crm import Planned
 from orchestration.crm_doctor import edited
+from orchestration.crm_plans import Planned
 from scoring.queues import QueueEntry
 
 MOST_ACCOUNTS = 20

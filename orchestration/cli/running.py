@@ -20,7 +20,8 @@ from orchestration.cli.console import console, errors
 from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
 from orchestration.cli.pages import portfolio_page
 from orchestration.cli.progress import watched
-from orchestration.crm import newest_plan, settings_of
+from orchestration.crm_plans import newest_plan
+from orchestration.crms import settings_of
 from orchestration.editor import write_schemas
 from orchestration.resources import clock, warehouse_of
 from orchestration.runs import Run, instance_folder, raise_if_held, run_days, run_news

@@ -19,8 +19,10 @@ from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import Format, console, errors, escape, print_json, print_rows
 from orchestration.cli.crm_pages import applied_page, ends_of, plan_page, queue_page, steps_page
 from orchestration.cli.options import HOME, Form, Home, scored_warehouse
-from orchestration.crm import apply as apply_stored
-from orchestration.crm import draining, judge_plan, ledger_of, plan_day, settings_of
+from orchestration.crm_plans import plan_day
+from orchestration.crm_writes import apply as apply_stored
+from orchestration.crm_writes import draining, judge_plan
+from orchestration.crms import ledger_of, settings_of
 from orchestration.resources import clock, warehouse_of
 from scoring import actions, playbook_pages
 from scoring.explain import scored_day

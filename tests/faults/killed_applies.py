@@ -216,7 +216,9 @@ def stopping(order: Order) -> AbstractContextManager[Callable[[], bool]]:
     """How the child notices that it is asked to end."""
     if order.signal == signal.SIGKILL:
         return nullcontext(lambda: False)
-    from orchestration.crm import draining  # not in the server, where most cases do without it
+    from orchestration.crm_writes import (
+        draining,  # not in the server, where most cases do without it
+    )
 
     return draining()
 

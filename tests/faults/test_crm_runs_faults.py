@@ -16,7 +16,7 @@ from connectors.crm.settings import ledger_url
 from connectors.sandbox.demo import TEMPLATE
 from contracts.company import read_company
 from contracts.errors import InputError
-from orchestration import crm as runs
+from orchestration import crm_plans, crm_writes
 from orchestration.assets import crm as assets
 from orchestration.definitions import definitions_of
 from orchestration.jobs import approve_plan
@@ -67,7 +67,9 @@ def say(home, crm, *, apply):
 def planned(home, crm):
     company = read_company(home)
     with warehouse_of(company).get_connection() as connection:
-        return runs.plan_day(company, read_library(company), connection, SMALL_TODAY, clock=crm.now)
+        return crm_plans.plan_day(
+            company, read_library(company), connection, SMALL_TODAY, clock=crm.now
+        )
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_f71_a_dry_run_plans_and_never_writes(crm, home, write):
     assert made.stored
     assert len(made.intents) == 24
     with pytest.raises(InputError, match="says apply: false, so nothing is written"):
-        runs.apply(read_company(home), made.plan.plan_id, clock=crm.now)
+        crm_writes.apply(read_company(home), made.plan.plan_id, clock=crm.now)
     before = len(crm.box.log)
     assert write().success
     assert len(crm.box.log) == before

@@ -1,14 +1,10 @@
-"""A day's plan for the CRM, and carrying it out: what the assets and the commands share.
+"""Plans for the CRM: of a day, or of what is new. What the assets and the commands share.
 
 The steps are those of `connectors.crm` and `scoring.actions`; here they only follow one another.
 """
 
 import datetime as dt
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,32 +12,29 @@ import duckdb
 
 from connectors.crm import changes as field_changes
 from connectors.crm import gate, planning
-from connectors.crm.applying import Applied, apply_plan, recover
+from connectors.crm.applying import recover
 from connectors.crm.changes import Changes
 from connectors.crm.ledger import Ledger
-from connectors.crm.observing import Observed, look_later, observe, planned_records
+from connectors.crm.observing import Observed, observe, planned_records
 from connectors.crm.people import People
-from connectors.crm.plans import Ended, Intent, Plan
-from connectors.crm.settings import CrmSettings, ledger_url, names_of, read_crm
+from connectors.crm.plans import Intent, Plan
+from connectors.crm.settings import CrmSettings, names_of, read_crm
 from connectors.crm.writing import CrmName
 from contracts.company import Company
 from contracts.crm_fields import CrmObject, written_on
-from contracts.errors import HeldError, InputError, NotFoundError, SourceError
-from contracts.secrets import Secrets
-from orchestration.crms import Crms
+from contracts.errors import SourceError
+from orchestration.crms import Clock, Crms, leased_ledger, ledger_of, settings_of
 from scoring import actions, desired, live
 from scoring.clocks import AsOf
 from scoring.explain import scored_day
 from scoring.library import Library
 from scoring.triggers import Relations
 
-LEASE_SECONDS = 300.0
 NEWS = "news"
 NEWS_OVERLAP = dt.timedelta(minutes=15)
 """How far before the last look to look again: a source may tell of a fact minutes after it."""
 OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 Lane = Literal["daily", "fast"]
-Clock = Callable[[], dt.datetime]
 
 
 @dataclass(frozen=True)
@@ -58,30 +51,6 @@ class Planned:
     observed: Observed | None
     notes: tuple[str, ...]
     stored: bool
-
-
-@contextmanager
-def ledger_of(company: Company, settings: CrmSettings) -> Iterator[Ledger]:
-    """The ledger of a company, closed at the end."""
-    url = Secrets(company.home).of(settings.ledger) if settings.ledger else ledger_url(company)
-    company.state.mkdir(parents=True, exist_ok=True)
-    with Ledger(url) as ledger:
-        yield ledger
-
-
-def settings_of(company: Company) -> CrmSettings:
-    """`crm.yaml`.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    settings = read_crm(company)
-    if settings is None:
-        raise NotFoundError(
-            f"{company.home / 'crm.yaml'} does not exist",
-            "write one: docs/crm.md shows how, and without it nothing is ever written",
-        )
-    return settings
 
 
 def plan_day(
@@ -185,10 +154,7 @@ def _plan(
 ) -> Planned:
     company, settings = crms.company, crms.settings
     now = company.now(clock())
-    with (
-        ledger_of(company, settings) as ledger,
-        ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
-    ):
+    with leased_ledger(company, settings, clock) as (ledger, lease):
 
         def made(people: Mapping[CrmName, People]) -> Planned:
             return _made(
@@ -308,58 +274,6 @@ def in_use(settings: CrmSettings) -> dict[tuple[CrmName, CrmObject], set[str]]:
     }
 
 
-def apply(
-    company: Company,
-    plan_id: str | None = None,
-    *,
-    clock: Clock,
-    crms: Crms | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[str], None] = lambda line: None,
-) -> tuple[Plan, Applied]:
-    """Carry out a stored plan; without an id the newest that may be.
-
-    `crms` may be those with which it was planned just now, so that nothing is asked twice.
-
-    Raises:
-        InputError: `crm.yaml` says ``apply: false``, or the plan may not be applied.
-        HeldError: the plan is held, another run is at work, or a CRM is not ready.
-        SourceError: a CRM cannot be asked.
-    """
-    settings = settings_of(company)
-    if not settings.apply:
-        raise InputError(
-            "crm.yaml says apply: false, so nothing is written",
-            "read the plan with `healthloop plan`, then set apply: true",
-        )
-    with (
-        ledger_of(company, settings) as ledger,
-        ledger.lease(holder=_holder(), now=clock, seconds=LEASE_SECONDS) as lease,
-    ):
-        plan = _appliable(ledger, plan_id)
-        _leave_what_is_newer(ledger, plan)
-        crms = crms or Crms(company, settings)
-        opens = bool(plan.totals.get("tasks_to_open"))
-        crms.require_ready(tasks=opens)
-        applied = apply_plan(
-            ledger,
-            plan.plan_id,
-            crms.writers,
-            now=lambda: company.now(clock()),
-            lease=lease,
-            budget={crm: target.daily_share for crm, target in settings.targets.items()},
-            bulk_above={crm: target.bulk_above for crm, target in settings.targets.items()},
-            fallback_owner={
-                crm: people.fallback().owner_id
-                for crm, people in (crms.people if opens else {}).items()
-            },
-            stop=stop,
-            progress=progress,
-        )
-        look_later(ledger, list(crms.writers), now=company.now(clock()))
-        return ledger.plan(plan.plan_id), applied
-
-
 def newest_plan(company: Company, day: dt.date) -> Plan | None:
     """The newest plan of a day in the ledger; None where there is none, or no `crm.yaml`."""
     settings = read_crm(company)
@@ -368,80 +282,6 @@ def newest_plan(company: Company, day: dt.date) -> Plan | None:
     with ledger_of(company, settings) as ledger:
         plan = ledger.newest()
     return plan if plan and plan.as_of == day and plan.lane == "daily" else None
-
-
-def judge_plan(company: Company, plan_id: str, *, approve: bool, by: str, clock: Clock) -> Plan:
-    """Approve a held plan, so that it may be applied, or drop a plan that waits.
-
-    Raises:
-        NotFoundError: there is no such plan.
-        InputError: it is no plan that waits for anybody.
-    """
-    with ledger_of(company, settings_of(company)) as ledger:
-        plan = ledger.plan(plan_id)
-        allowed = ("held",) if approve else ("held", "open", "approved")
-        if plan.status not in allowed:
-            raise InputError(
-                f"plan {plan_id} is {plan.status}",
-                "only a held plan can be approved" if approve else "it cannot be dropped any more",
-            )
-        ledger.judge(plan_id, "approved" if approve else "dropped", by=by, at=clock())
-        return ledger.plan(plan_id)
-
-
-@contextmanager
-def draining() -> Iterator[Callable[[], bool]]:
-    """During the block, SIGTERM asks to stop after the call in hand instead of killing it."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    former = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
-def _leave_what_is_newer(ledger: Ledger, plan: Plan) -> None:
-    """Skip the fields of records that a newer plan has written, as the fast lane does while a
-    plan waits for a person.
-    """
-    newest = ledger.newest("applied")
-    if newest is None or newest.made_at <= plan.made_at:
-        return
-    newer = [p for p in ledger.plans(1000) if p.made_at > plan.made_at and p.status == "applied"]
-    done = {
-        (intent.crm, intent.object, intent.record_id)
-        for each in newer
-        for intent in ledger.intents(each.plan_id, "written")
-        if intent.kind == "fields"
-    }
-    reason = "a newer plan has written this record"
-    ledger.settle(
-        plan.plan_id,
-        [
-            Ended(intent.number, "skipped", reason)
-            for intent in ledger.intents(plan.plan_id, "planned")
-            if intent.kind == "fields" and (intent.crm, intent.object, intent.record_id) in done
-        ],
-    )
-
-
-def _appliable(ledger: Ledger, plan_id: str | None) -> Plan:
-    # One that waits may be older than one of the fast lane that is done.
-    waiting = ledger.newest("open", "approved", "held")
-    plan = ledger.plan(plan_id) if plan_id else waiting or ledger.newest()
-    if plan is None:
-        raise NotFoundError("there is no plan", "make one: `healthloop plan`")
-    if plan.status == "held":
-        raise HeldError(
-            f"plan {plan.plan_id} is held: {'; '.join(plan.reasons)}",
-            f"`healthloop plan approve {plan.plan_id}`, or `healthloop plan drop {plan.plan_id}`",
-        )
-    if plan.status not in ("open", "approved"):
-        raise InputError(f"plan {plan.plan_id} is {plan.status}", "make a new one: healthloop plan")
-    return plan
 
 
 def _unreachable(crms: Crms) -> list[str]:
@@ -478,10 +318,3 @@ def _measured(
         tasks=plan.totals["tasks_to_open"],
         foreign_fields=planning.foreign_fields(intents),
     )
-
-
-def _holder() -> str:
-    name = "healthloop"
-    with suppress(OSError):
-        name = os.uname().nodename
-    return f"process {os.getpid()} on {name}"
