@@ -66,7 +66,7 @@ def examine_crm(company: Company, library: Library | None) -> Iterator[Finding]:
         yield from _told(crm, crm, _of_target(company, crm, target, known, queues))
     for why, count in Counter(known.ignored).items():
         yield Finding(
-            "note", "overrides", f"not counted: {count} of those set by hand, because {why}",
+            "note", "overrides", f"set by hand and not counted: {count:,}, as {why}",
             "give each a reason and a last day, in the CRM",
         )  # fmt: skip
 

@@ -83,7 +83,7 @@ def ignored_overrides(
         "CASE WHEN expires_on IS NULL THEN 'no last day' END) AS lacks "
         f"FROM ({known}) WHERE lacks <> '' ORDER BY account_id, score, lacks"
     ).fetchall()
-    return [IgnoredOverride(account, score, f"it has {lacks}") for account, score, lacks in rows]
+    return [IgnoredOverride(account, score, f"there is {lacks}") for account, score, lacks in rows]
 
 
 def _has_overrides(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -109,12 +109,13 @@ class _Weeks:
         """What an episode would give to whom, if there were room."""
         account = self.accounts.get(episode.account_id, Account(episode.account_id))
         roles = dict.fromkeys(task.owner for task in self.playbooks[episode.playbook].tasks)
+        room = "there is room" if len(roles) == 1 else "all who share it have room"
         return [
             QueueEntry(
                 owner=owner_of(account, role) or _said(role),
                 state="waiting",
                 account=self._name(episode.account_id),
-                what=f"{episode.playbook}, when there is room",
+                what=f"{episode.playbook}, when {room}",
                 why=episode.why,
                 since=episode.opened_on,
                 due=None,

@@ -356,7 +356,7 @@ def test_owners_of_customers_whom_the_crm_does_not_know_are_counted(home, crm):
 def test_overrides_that_do_not_count_are_told(home, crm):
     write_warehouse(home, owners=[(crm, CARLA)], overrides=[None, "The sponsor left"])
     assert found(home, about="overrides") == [
-        "note: not counted: 1 of those set by hand, because it has no reason; "
+        "note: set by hand and not counted: 1, as there is no reason; "
         "give each a reason and a last day, in the CRM"
     ]
 

@@ -205,10 +205,10 @@ def test_of_two_sources_the_newest_override_counts(connection):
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ({"reason": None}, "it has no reason"),
-        ({"reason": " \n\t"}, "it has no reason"),
-        ({"until": None}, "it has no last day"),
-        ({"until": None, "reason": ""}, "it has no reason and no last day"),
+        ({"reason": None}, "there is no reason"),
+        ({"reason": " \n\t"}, "there is no reason"),
+        ({"until": None}, "there is no last day"),
+        ({"until": None, "reason": ""}, "there is no reason and no last day"),
     ],
 )
 def test_without_a_reason_or_a_last_day_it_is_ignored_and_reported(connection, row, why):

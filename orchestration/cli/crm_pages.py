@@ -146,6 +146,8 @@ def _next_step(planned: Planned) -> Text:
             f"\nIt is held. `healthloop plan approve {plan.plan_id}` lets it go, "
             f"`healthloop plan drop {plan.plan_id}` drops it."
         )
+    if not planned.intents:
+        return Text("\nNothing is left to write.")
     return Text(
         f"\n`healthloop apply {plan.plan_id}` carries it out, if crm.yaml says apply: true."
     )
