@@ -61,6 +61,25 @@ class Condition:
 
         return sqlglot.parse_one(self.sql, dialect="duckdb").transform(replace).sql("duckdb")
 
+    @property
+    def alternatives(self) -> list["Condition"]:
+        """The conditions of which one at least has to hold; itself where it is not an ``or``.
+
+        >>> [one.sql for one in parse_condition("a > 1 or b > 2 and c = 3", "abc").alternatives]
+        ['a > 1', 'b > 2 AND c = 3']
+        """
+        tree = sqlglot.parse_one(self.sql, dialect="duckdb").unnest()
+        if not isinstance(tree, sql.Or):
+            return [self]
+        return [
+            Condition(
+                part.sql("duckdb"),
+                frozenset(column.name for column in part.find_all(sql.Column)),
+                part.sql("duckdb"),
+            )
+            for part in tree.flatten()
+        ]
+
 
 def parse_condition(
     text: str, names: Collection[str], kinds: Mapping[str, str] | None = None

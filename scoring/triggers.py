@@ -333,10 +333,27 @@ def _why(library: Library, playbook: Playbook) -> str:
         reference = "c.lowest" if trigger.change.by > 0 else "c.highest"
         within = literal(f" in {trigger.change.within} days")
         parts.append(f"format('{{:+.0f}}', s.value - {reference} + 0.0) || {within}")
-    names = [*trigger.driver]
-    names += sorted(library.condition(trigger.when).names) if trigger.when else []
-    parts += [_shown(library, name) for name in dict.fromkeys(names)]
+    asked = _asked(library.condition(trigger.when)) if trigger.when else {}
+    for name in [*trigger.driver, *(name for name in sorted(asked) if name not in trigger.driver)]:
+        shown = _shown(library, name)
+        parts.append(f"CASE WHEN {asked[name]} THEN {shown} END" if asked.get(name) else shown)
     return f"concat_ws('; ', {', '.join(parts)})"
+
+
+def _asked(condition: Condition) -> dict[str, str]:
+    """What a condition asks of, and when that says something; empty where it always does.
+
+    Of alternatives only those that hold say why: no competitor was seen, but a trial was lost.
+    """
+    alternatives = condition.alternatives
+    if len(alternatives) == 1:
+        return dict.fromkeys(condition.names, "")
+    holds = {one.sql: f"coalesce({_condition(one)}, false)" for one in alternatives}
+    none = f"NOT ({' OR '.join(holds.values())})"
+    return {
+        name: " OR ".join([*(holds[one.sql] for one in alternatives if name in one.names), none])
+        for name in condition.names
+    }
 
 
 def _shown(library: Library, name: str) -> str:

@@ -234,6 +234,16 @@ def test_value_at_risk_is_arr_or_what_is_named_and_pipeline_for_an_upsell():
     }  # fmt: skip
 
 
+def test_of_alternatives_only_those_that_hold_say_why():
+    world = World(p=playbook(trigger={"when": "usage > 50 or tickets > 2"})).day(
+        a={"usage": 90}, b={"tickets": 3}, c={"usage": 90, "tickets": 3}
+    )
+    rows = world.connection.execute("SELECT account_id, why FROM actions.trigger_days")
+    assert dict(rows.fetchall()) == {
+        "a": "Use: 90", "b": "Tickets: 3", "c": "Tickets: 3; Use: 90",
+    }  # fmt: skip
+
+
 def test_a_day_that_is_judged_again_replaces_what_was_kept():
     world = World(p=playbook(trigger={"when": "usage = 0"}))
     world.day(a={}, b={}, c={}).day(a={}, b={"usage": 1})
