@@ -14,6 +14,9 @@ from benchmarks.writing import Applying, Loop, Way
 TINY = Size.scaled(accounts=300, usage_rows=60_000)
 
 
+pytestmark = pytest.mark.xdist_group("benchmarks")  # they are run once, by one worker
+
+
 @pytest.fixture(scope="module")
 def found() -> Findings:
     """All benchmarks once, at a tiny size, but for the fast lane, which has a test of its own."""

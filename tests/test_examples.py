@@ -19,6 +19,7 @@ from orchestration.resources import warehouse_of
 from scoring import metrics, scores
 from scoring.library import check_library, read_library
 
+pytestmark = pytest.mark.xdist_group("examples")  # each is run once, by one worker
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("HEALTHLOOP_SHARED_DATA") or ROOT.parent / "shared" / "data")
 NOW = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)

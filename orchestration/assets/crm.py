@@ -1,6 +1,7 @@
 """crm: the plan of a day, the gate that judges it, and what was written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import dagster as dg
 
@@ -95,30 +96,36 @@ def _not_the_newest(key: dg.AssetKey) -> dg.MaterializeResult:
 
 def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | float | str]:
     """Numbers and the first changes; no names of people and no text of tasks."""
-    changes = [
-        f"| {intent.account_id} | {intent.object} | {change.field} | {change.old or ''} "
-        f"| {change.new or ''} |"
+    changes = (
+        (intent.account_id, intent.object, change.field, change.old or "", change.new or "")
         for intent in planned.intents
         for change in intent.changes
         if change.field.endswith(("_score", "_band"))
-    ][:MOST_CHANGES]
-    head = "| account | object | field | old | new |\n|---|---|---|---|---|\n"
+    )
     observed = planned.observed
     metadata: dict[str, dg.MetadataValue | int | float | str] = {
         "plan": planned.plan.plan_id if planned.stored else "not kept",
         "status": planned.plan.status,
         **dict(planned.plan.totals),
-        "first_changes": dg.MetadataValue.md(head + "\n".join(changes)),
+        "first_changes": _table(
+            ("account", "object", "field", "old", "new"), islice(changes, MOST_CHANGES)
+        ),
     }
     if observed is not None:
-        drift = "\n".join(f"| {d.object} | {d.record_id} | {d.field} |" for d in observed.drift)
+        drift = ((edit.object, edit.record_id, edit.field) for edit in observed.drift)
         metadata |= {
             "tasks_read_back": observed.tasks,
-            "fields_edited_by_people": dg.MetadataValue.md(
-                f"| object | record | field |\n|---|---|---|\n{drift}"
-            ),
+            "fields_edited_by_people": _table(("object", "record", "field"), drift),
         }
     return metadata
+
+
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | None]]
+) -> dg.MarkdownMetadataValue:
+    lines = [f"| {' | '.join(cell or '' for cell in row)} |" for row in rows]
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return dg.MetadataValue.md("\n".join([*head, *lines]) if lines else "none")
 
 
 def _news_asset(company: Company) -> dg.AssetsDefinition:
