@@ -82,7 +82,7 @@ def test_two_billing_ids_of_one_customer_find_the_same_account(case: Case) -> No
     assert (billing.key_share, billing.row_share) == (1.0, 1.0)
 
 
-def test_several_candidates_are_ambiguous_and_linked_to_nothing(case: Case) -> None:
+def test_f47_several_candidates_are_ambiguous_and_linked_to_nothing(case: Case) -> None:
     case.load("billing", at(2), customers=[
         customer("k1", mail="x@alpha.co.uk"), customer("k1", mail="y@beta.com"),
     ], plans=[plan("k1", 12.5, "USD")])  # fmt: skip

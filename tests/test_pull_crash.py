@@ -57,12 +57,12 @@ def check_sweep(reports: list[dict], wanted: dict[str, list[str]]) -> None:
         }  # fmt: skip
 
 
-def test_a_first_pull_killed_anywhere_neither_loses_nor_doubles_a_row(tmp_path):
+def test_f72_a_first_pull_killed_anywhere_neither_loses_nor_doubles_a_row(tmp_path):
     company_with_exports(tmp_path)
     check_sweep(sweep(tmp_path, 1, 67), expected(tmp_path, more=False))
 
 
-def test_a_later_pull_killed_anywhere_neither_loses_nor_doubles_a_row(tmp_path):
+def test_f72_a_later_pull_killed_anywhere_neither_loses_nor_doubles_a_row(tmp_path):
     run(company_with_exports(tmp_path))
     shutil.copytree(tmp_path / "state", tmp_path / "saved")
     company_with_exports(tmp_path, more=True)
@@ -71,7 +71,9 @@ def test_a_later_pull_killed_anywhere_neither_loses_nor_doubles_a_row(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("later", [False, True])
-def test_a_pull_killed_before_every_second_of_its_file_operations_is_exactly_once(tmp_path, later):
+def test_f72_a_pull_killed_before_every_second_of_its_file_operations_is_exactly_once(
+    tmp_path, later
+):
     company = company_with_exports(tmp_path)
     if later:
         run(company)

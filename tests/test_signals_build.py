@@ -56,7 +56,7 @@ def test_an_unchanged_lake_builds_nothing(case: Case) -> None:
     assert case.tables() == before
 
 
-def test_a_late_row_is_known_from_its_load_on_and_history_from_its_own_day(case: Case) -> None:
+def test_f28_a_late_row_is_known_from_its_load_on_and_history_from_its_own_day(case: Case) -> None:
     case.declare("app", ["events"], usage_daily=USAGE)
     case.load("app", at(10), events=[use("a", "2026-05-01", 1)])
     case.build()

@@ -1,8 +1,9 @@
-"""The walls between the packages, and the examples in their docstrings."""
+"""The walls between the packages, the examples in their docstrings, and the list of the faults."""
 
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,22 @@ def test_scoring_reads_no_clock_and_opens_no_connection():
 def test_the_examples_in_docstrings_are_true(name):
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
+
+
+def test_every_fault_of_the_catalogue_is_tested_where_the_list_says():
+    listed = (ROOT / "tests/faults/conftest.py").read_text().split("=\n")[1]
+    entries = re.split(r"^F(\d\d) ", listed, flags=re.MULTILINE)[1:]
+    where = dict(zip(map(int, entries[::2]), entries[1::2], strict=True))
+    assert [*where] == [number for number in range(1, 97) if number != 95]
+    for number, entry in where.items():
+        for name in re.findall(r"(?:vendors/)?test_\w+", entry):
+            (file,) = {*(ROOT / "tests").rglob(f"{name.split('/')[-1]}.py")}
+            assert number in faults_named_in(file), f"{file.name} does not name F{number}"
+
+
+def faults_named_in(file: Path) -> set[int]:
+    """The numbers of faults that a file of tests carries, in names, words or ranges (F1 to F17)."""
+    text = file.read_text(encoding="utf-8")
+    single = {int(number) for number in re.findall(r"(?:\bF|_[fF])(\d+)", text)}
+    ranges = re.findall(r"\bF(\d+) to F(\d+)", text)
+    return single.union(*(range(int(first), int(last) + 1) for first, last in ranges))

@@ -4,7 +4,7 @@
 F01   429 with seconds            test_transport_http, test_vendor_faults (all vendors)
 F02   429 with a date or nonsense test_transport_http, test_vendor_faults (all vendors)
 F03   a day's limit               test_transport_http, vendors/test_hubspot, vendors/test_chargebee
-F04   403 that is a limit         test_transport_http, vendors/test_salesforce
+F04   403 that is a limit         test_transport_http, vendors/test_salesforce_faults
 F05   503 in the middle of paging test_transport_http, test_vendor_faults (all vendors)
 F06   down for good               test_transport_http, test_vendor_faults (all vendors)
 F07   reset in the body           test_transport_http, test_vendor_faults (all vendors)
@@ -30,17 +30,26 @@ F26   days of 23 and 25 hours     test_values
 F27   leap day and month's end    test_values
 F28   late data                   test_values, vendors of event stores, test_signals_build
 F29   nothing after something     test_pull_api, test_dagster_faults
+F30   most rows are gone          test_sources_faults, test_source_health
+F31   one source down for all     test_dagster_faults, test_sources_faults
 F32   credentials refused         test_vendor_faults (all vendors), each vendor's own tests
+F33   a column is renamed         test_dagster_faults, test_sources_faults
 F34   types and columns change    test_pull_api
+F35   a value not seen before     test_sources_faults
+F36   columns more than known     test_sources_faults
 F37   another account             test_vendor_faults (all vendors), test_pull_api
+F38   every score shifts          test_dagster_checks, test_crm_planning,
+                                  test_sources_faults
+F39   another spread, same mean   test_source_health, test_sources_faults
 F40   NaN and infinity            test_values
-F41   negative amounts            test_values, vendors/test_stripe
-F42   currencies                  test_values, vendors/test_stripe
+F41   negative amounts            test_values
+F42   currencies                  test_values
 F43   numbers beyond 64 bits      test_values
 F44   hostile text                test_values
 F45   ten megabytes of text       test_values
 F46   one key twice               test_values
 F47   one customer, two accounts  test_values, test_identity
+F48   on the border of a band     test_actions, test_field_changes
 F49   empty is not null           test_values
 F50   a session expires           test_crm_write_transport
 F51   and cannot be renewed       test_crm_write_transport
@@ -69,11 +78,15 @@ F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash 
 F73   SIGTERM                     test_crm_process_faults
 F74   two runs at once            test_crm_process_faults, test_crm_runs_faults, test_ledger
 F75   the lease of the dead       test_crm_process_faults, test_ledger
+F76   the warehouse is locked     test_dagster_faults
 F77   the disk is full            test_crm_process_faults, test_crm_write_sweep, test_ledger
+F78   the warehouse lost its tail test_dagster_runs
+F79   the warehouse is corrupt    test_dagster_faults, test_dagster_runs
 F80   a ledger of another version test_crm_process_faults, test_ledger
 F81   the ledger is lost          test_crm_process_faults, test_ledger
 F82   very many changes           test_crm_runs_faults
 F83   who tries again             test_crm_runs_faults
+F84   the daemon dies in a tick   test_daemon_restarts
 F85   SOQL in a name              test_hostile_crm
 F86   a path in an id             test_hostile_crm
 F87   HTML in a task              test_hostile_crm
@@ -83,10 +96,13 @@ F90   forged lines                test_hostile_crm, test_crm_commands
 F91   templates in a name         test_hostile_crm
 F92   tags that run something     test_crm_commands
 F93   secrets and people          test_hostile_crm, test_demo_of_apis, test_dagster_runs
+F94   bombs of JSON and ZIP       test_transport_http
+F96   100,000 accounts at once    test_crm_runs_faults (slow), benchmarks/writing.py
 ====  =====================================================================================
 
-F1 to F17 on writes are in test_crm_write_transport. Every single request of a pull fails in turn in
-test_request_sweep, every one of an apply in test_crm_write_sweep.
+F95 (webhooks) has no place here: nothing listens for calls from outside. F1 to F17 on writes are
+in test_crm_write_transport. Every single request of a pull fails in turn in test_request_sweep,
+every one of an apply in test_crm_write_sweep.
 """
 
 import datetime as dt

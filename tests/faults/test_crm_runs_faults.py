@@ -1,5 +1,5 @@
-"""Faults of whole runs into a CRM: dry runs (F71), two runs (F74), very many changes (F82), and
-who tries again (F83)."""
+"""Faults of whole runs into a CRM: dry runs (F71), two runs (F74), very many changes (F82, F96),
+and who tries again (F83)."""
 
 import json
 import shutil

@@ -94,7 +94,7 @@ def test_f60_what_a_job_that_broke_off_did_not_process_goes_by_collections(
     check_quiet(crm, wish)
 
 
-def test_f60_a_row_that_a_job_refuses_is_put_aside_and_a_locked_one_tried_again(crm, wish, wanted):
+def test_f54_a_row_that_a_job_refuses_is_put_aside_and_a_locked_one_tried_again(crm, wish, wanted):
     bad, locked = wish.ids()[:2]
     crm.refuse("Account", "FIELD_CUSTOM_VALIDATION_EXCEPTION", [bad])
     crm.refuse("Account", crm.locked, [locked], times=1)
