@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.answers import Json
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors import chargebee_records as records
 from connectors.sandbox.vendors.billing_terms import DAY_SECONDS, Record, hashed
@@ -42,21 +42,20 @@ _SORTED_BY = {
 }
 
 
-class Refusal(Exception):
+class _Refused(Refused):
     """An answer that is an error, in Chargebee's shape."""
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {
+        body = {
             "message": message,
-            **({"type": "invalid_request"} if status == 400 else {"type": "untyped"}),
+            "type": "invalid_request" if status == 400 else "untyped",
             "api_error_code": code,
             **({"param": param} if param else {}),
             "error_code": code,
             "error_msg": message,
             "http_status_code": status,
         }
+        super().__init__(status, body)
 
 
 def routes(box: Box) -> list[Route]:
@@ -85,8 +84,8 @@ class Site:
             try:
                 self._authenticate(request)
                 return Json(answer(request))
-            except Refusal as refusal:
-                return Json(refusal.body, refusal.status)
+            except _Refused as refused:
+                return refused.answer()
 
         return respond
 
@@ -98,7 +97,7 @@ class Site:
         except ValueError:
             user, password = "", ""
         if kind.lower() != "basic" or user != self._box.token(VENDOR) or password:
-            raise Refusal(401, "api_authentication_failed", "This key is not valid.")
+            raise _Refused(401, "api_authentication_failed", "This key is not valid.")
 
     def _rows(self, kind: str, *, deleted: bool) -> list[Row]:
         return self._table(kind).rows(self._now, deleted=deleted)
@@ -128,7 +127,7 @@ class Site:
         def answer(request: Request) -> Record:
             row = self._table(kind).get(request.path_params["id"], self._now)
             if row is None:
-                raise Refusal(404, "resource_not_found", f"There is no such {kind}.")
+                raise _Refused(404, "resource_not_found", f"There is no such {kind}.")
             return self._wrapped(kind, row)
 
         return answer
@@ -181,11 +180,11 @@ def _known_parameters(kind: str) -> set[str]:
 def _only(query: Mapping[str, str], known: set[str]) -> None:
     for name in query:
         if name not in known:
-            raise Refusal(400, "param_not_supported", f"{name} is not known here.", name)
+            raise _Refused(400, "param_not_supported", f"{name} is not known here.", name)
 
 
-def _wrong(name: str) -> Refusal:
-    return Refusal(400, "param_wrong_value", f"{name} has a wrong value.", name)
+def _wrong(name: str) -> _Refused:
+    return _Refused(400, "param_wrong_value", f"{name} has a wrong value.", name)
 
 
 def _limit(query: Mapping[str, str]) -> int:

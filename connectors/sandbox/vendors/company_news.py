@@ -14,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
+from connectors.sandbox.servers.moments import iso
 
 PAGE, MOST = 50, 1000
 _COLLECTIONS = {
@@ -33,17 +35,16 @@ FIELDS = {
 }
 
 
-class Refused(Exception):
+class _Refused(Refused):
     """An answer in the feed's error shape."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = [{"code": code, "status": status, "message": message, "collection_id": None}]
+        error = {"code": code, "status": status, "message": message, "collection_id": None}
+        super().__init__(status, [error])
 
 
-def _invalid(message: str) -> Refused:
-    return Refused(400, "MD101", message)
+def _invalid(message: str) -> _Refused:
+    return _Refused(400, "MD101", message)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -61,14 +62,10 @@ def routes(box: Box) -> list[Route]:
 def _answering(handler: Handler) -> Handler:
     async def answer(request: Request) -> Response:
         try:
-            return _json(await handler(request))
-        except Refused as refused:
-            return _json(refused.body, refused.status)
-
-    def _json(body: Any, status: int = 200) -> Response:
-        if isinstance(body, Response):
-            return body
-        return Response(orjson.dumps(body), status, media_type="application/json")
+            answered = await handler(request)
+        except _Refused as refused:
+            return refused.answer()
+        return answered if isinstance(answered, Response) else Json(answered)
 
     return answer
 
@@ -91,14 +88,14 @@ class Feed:
 
     def _authorised(self, request: Request) -> None:
         if request.headers.get("x-cb-user-key") != self.box.token("company_news"):
-            raise Refused(401, "LA401", "Unauthorized user_key")
+            raise _Refused(401, "LA401", "Unauthorized user_key")
 
     async def search(self, request: Request) -> Any:
         """Records of a collection that satisfy every predicate, in the order asked for."""
         self._authorised(request)
         collection = request.path_params["collection"]
         if collection not in FIELDS:
-            raise Refused(404, "MD404", "No such collection")
+            raise _Refused(404, "MD404", "No such collection")
         body = orjson.loads(await request.body() or b"{}")
         unknown = set(body) - {"field_ids", "query", "order", "limit", "after_id", "before_id"}
         if unknown or not isinstance(body.get("field_ids"), list):
@@ -160,7 +157,7 @@ class Feed:
         return [
             {
                 "identifier": {**row.body["identifier"], "entity_def_id": collections[row.id]},
-                "deleted_at": _iso(row.changed),
+                "deleted_at": iso(row.changed),
             }
             for row in self._page([row for row, _ in gone], asked)
         ]
@@ -210,7 +207,7 @@ def _report(
 
 
 def _record(row: Row) -> dict[str, Any]:
-    return {**row.body, "created_at": _iso(row.created), "updated_at": _iso(row.changed)}
+    return {**row.body, "created_at": iso(row.created), "updated_at": iso(row.changed)}
 
 
 def _by(name: str) -> Callable[[Row], Any]:
@@ -229,7 +226,3 @@ def _satisfies(record: dict[str, Any], predicate: dict[str, Any], known: set[str
     if operator in ("eq", "includes"):
         return value in values
     raise _invalid(f"unknown operator_id {operator}")
-
-
-def _iso(epoch: float) -> str:
-    return dt.datetime.fromtimestamp(epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

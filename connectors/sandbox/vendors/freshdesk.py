@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors.freshdesk_records import (
     DAY_SECONDS,
@@ -34,14 +34,6 @@ PER_PAGE, MOST_PER_PAGE, LAST_PAGE = 30, 100, 300
 SEARCH_PER_PAGE, LAST_SEARCH_PAGE = 30, 10
 _INCLUDES = {"stats", "requester", "description", "company"}
 _SEARCH = re.compile(r"\"updated_at:>'(\d{4}-\d{2}-\d{2})'\"")
-
-
-class Refusal(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(status)
-        self.status, self.body = status, body
 
 
 def routes(box: Box) -> list[Route]:
@@ -80,13 +72,13 @@ class Desk:
                 self._authenticate(request)
                 body = answer(request)
                 status = 200
-            except Refusal as refusal:
-                status, body = refusal.status, refusal.body
+            except Refused as refused:
+                status, body = refused.status, refused.body
             if isinstance(body, tuple):
                 body, more = body
                 if more:
                     headers["Link"] = f'<{_next_page(request)}>; rel="next"'
-            return Response(orjson.dumps(body), status, headers, "application/json")
+            return Json(body, status, headers)
 
         return respond
 
@@ -98,7 +90,7 @@ class Desk:
             key = ""
         if kind.lower() != "basic" or key != self._box.token(VENDOR):
             message = "You have to be logged in to perform this action."
-            raise Refusal(401, {"code": "invalid_credentials", "message": message})
+            raise Refused(401, {"code": "invalid_credentials", "message": message})
 
     # -- collections ---------------------------------------------------------------------------
 
@@ -229,9 +221,9 @@ class Desk:
 # -- parameters --------------------------------------------------------------------------------
 
 
-def _mistake(field: str, message: str, code: str = "invalid_value") -> Refusal:
+def _mistake(field: str, message: str, code: str = "invalid_value") -> Refused:
     error = {"field": field, "message": message, "code": code}
-    return Refusal(400, {"description": "Validation failed", "errors": [error]})
+    return Refused(400, {"description": "Validation failed", "errors": [error]})
 
 
 def _only(query: Mapping[str, str], known: set[str]) -> None:

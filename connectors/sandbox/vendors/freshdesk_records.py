@@ -1,28 +1,14 @@
 """Freshdesk's records, made of the synthetic help desk's rows."""
 
-import datetime as dt
 from typing import Any
 
 from connectors.sandbox.servers.box import Row
+from connectors.sandbox.servers.moments import epoch, iso_or_none
 
 DAY_SECONDS = 86_400
 CLOSED_AFTER_SECONDS = 5 * DAY_SECONDS
 _PRIORITIES = {"low": 1, "normal": 2, "high": 3, "urgent": 4}
 _OPEN, _PENDING, _RESOLVED, _CLOSED = 2, 3, 4, 5
-
-
-def epoch(text: str | None) -> float | None:
-    """Epoch seconds of a time with its offset; None where it is none."""
-    try:
-        return dt.datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
-        return None
-
-
-def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return f"{dt.datetime.fromtimestamp(int(moment), dt.UTC).isoformat()[:19]}Z"
 
 
 def opened(row: Row) -> float:
@@ -98,26 +84,26 @@ def ticket(row: dict[str, Any], status: int) -> dict[str, Any]:
         "requester_id": 900_000_000 + organization % 1_000_000,
         "company_id": organization,
         "status": status,
-        "created_at": _iso(opened),
+        "created_at": iso_or_none(opened),
         "tags": row["tags"].split(),
         "stats": {
-            "first_responded_at": _iso(replied),
-            "resolved_at": _iso(solved),
-            "reopened_at": _iso(solved - 600) if solved and int(row["reopens"]) else None,
+            "first_responded_at": iso_or_none(replied),
+            "resolved_at": iso_or_none(solved),
+            "reopened_at": iso_or_none(solved - 600) if solved and int(row["reopens"]) else None,
         },
     }
 
 
 def shown_ticket(row: Row, include: set[str]) -> dict[str, Any]:
     """The ticket as a list shows it: statistics only where they were asked for."""
-    updated, opened = _iso(row.changed), epoch(row.body["created_at"]) or 0.0
+    updated, opened = iso_or_none(row.changed), epoch(row.body["created_at"]) or 0.0
     shown = {
         **_ALL_TICKETS,
         **row.body,
         "subject": f"Question {row.body['id']}",
         "updated_at": updated,
-        "due_by": _iso(opened + 3 * DAY_SECONDS),
-        "fr_due_by": _iso(opened + DAY_SECONDS),
+        "due_by": iso_or_none(opened + 3 * DAY_SECONDS),
+        "fr_due_by": iso_or_none(opened + DAY_SECONDS),
     }
     stats = shown.pop("stats")
     if "stats" in include:
@@ -142,8 +128,8 @@ def company(row: dict[str, Any], at: float) -> dict[str, Any]:
         "description": None,
         "note": None,
         "domains": [row["domain_names"]] if row["domain_names"] else [],
-        "created_at": _iso(at),
-        "updated_at": _iso(at),
+        "created_at": iso_or_none(at),
+        "updated_at": iso_or_none(at),
         "custom_fields": {"crm_account_no": row["external_id"]},
         "health_score": None,
         "account_tier": None,
@@ -164,8 +150,8 @@ def rating(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "feedback": "As the customer wrote it.",
         "group_id": 7100,
         "ticket_id": int(row["id"]),
-        "created_at": _iso(epoch(row["solved_at"])),
-        "updated_at": _iso(epoch(row["solved_at"])),
+        "created_at": iso_or_none(epoch(row["solved_at"])),
+        "updated_at": iso_or_none(epoch(row["solved_at"])),
         "ratings": {"default_question": answer},
     }
     return str(number), body

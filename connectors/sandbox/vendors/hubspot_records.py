@@ -5,7 +5,6 @@ derives the state of a day and the history of a property. Merging two companies 
 as HubSpot has done since 2025; both old ids lead to it.
 """
 
-import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from connectors.sandbox.servers.box import Table, WorldFiles
+from connectors.sandbox.servers.moments import from_berlin, iso
 from connectors.sandbox.vendors.typed_facts import CONTACTS, handoffs, overrides
 
 _BERLIN = ZoneInfo("Europe/Berlin")
@@ -78,7 +78,7 @@ class Records:
     def fill_owners(self, table: Table) -> None:
         """Owners never change here."""
         for owner in self.owners.values():
-            table.put(owner["id"], owner, _epoch("2020-01-01 09:00:00"))
+            table.put(owner["id"], owner, from_berlin("2020-01-01 09:00:00"))
 
     def fill_companies(self, table: Table) -> None:
         """Accounts with everything that people note about them."""
@@ -91,7 +91,7 @@ class Records:
         records = {self.company_ids[number]: of for number, of in changes.items()}
         ends: dict[str, float] = {}
         for row in self.world.rows("crm/account_changes.csv"):
-            at = _epoch(row["Changed_At"])
+            at = from_berlin(row["Changed_At"])
             if row["Deleted"] == "yes":
                 ends[self.company_ids[row["Account_No"]]] = at + 1
             elif row["Merged_Into"]:
@@ -150,39 +150,40 @@ class Records:
                 "hubspot_owner_id": self._owner(row["Sales_Rep"]),
                 "description": "Written down by sales",
             }
-            changes[number].append((_epoch(row["Changed_At"]), facts))
+            changes[number].append((from_berlin(row["Changed_At"]), facts))
 
     def _notes(self) -> Iterator[tuple[str, float, dict[str, str | None]]]:
         """What success managers note on a company: their feeling, goals, steps of onboarding, and
         risks that they set by hand.
         """
         for number, set_at, values in overrides(self.world):
-            yield number, _epoch(set_at), {field.hubspot: text for field, text in values.items()}
+            typed = {field.hubspot: text for field, text in values.items()}
+            yield number, from_berlin(set_at), typed
         for row in self.world.rows("crm/csm_notes.csv"):
-            at = _epoch(row["Written_At"])
+            at = from_berlin(row["Written_At"])
             note = {
-                "csm_sentiment": row["Rating"], "csm_sentiment_at": _iso(at),
+                "csm_sentiment": row["Rating"], "csm_sentiment_at": iso(at),
                 "csm_sentiment_by": self._owner(row["Author"]),
             }  # fmt: skip
             if row["Competitor_Mentioned"] == "yes":
-                note["competitor_mentioned_at"] = _iso(at)
+                note["competitor_mentioned_at"] = iso(at)
             yield row["Account_No"], at, note
         for row in self.world.rows("crm/goals.csv"):
             if not row["Measured_At"][0].isdigit():  # no date property takes it
                 continue
-            at = _epoch(row["Measured_At"])
+            at = from_berlin(row["Measured_At"])
             goal = {
                 "goal_name": row["Goal"], "goal_target": row["Target_Percent"],
                 "goal_progress": row["Reached_Percent"], "goal_due": row["Due"],
-                "goal_measured_at": _iso(at),
+                "goal_measured_at": iso(at),
             }  # fmt: skip
             yield row["Account_No"], at, goal
         for row in self.world.rows("crm/milestones.csv"):
             step = row["Milestone"].lower().replace(" ", "_").replace("-", "_")
-            planned = _epoch(row["Planned_At"])
+            planned = from_berlin(row["Planned_At"])
             yield row["Account_No"], planned, {f"onboarding_{step}_due": row["Due"]}
             if row["Reached"]:
-                done = max(_epoch(f"{row['Reached']} 12:00:00"), planned + 1)
+                done = max(from_berlin(f"{row['Reached']} 12:00:00"), planned + 1)
                 yield row["Account_No"], done, {f"onboarding_{step}_on": row["Reached"]}
 
     def fill_contacts(self, table: Table) -> None:
@@ -199,9 +200,9 @@ class Records:
                 "hs_buying_role": _BUYING_ROLES[row["Role"]],
                 "contact_since": row["Since"], "left_company_on": row["Left_On"],
             }  # fmt: skip
-            changes[row["Email"]].append((_epoch(row["Modified_At"]), facts))
+            changes[row["Email"]].append((from_berlin(row["Modified_At"]), facts))
         for email, answers in self.respondents.items():
-            at = min(_epoch(answer["answered_at"]) for answer in answers)
+            at = min(from_berlin(answer["answered_at"]) for answer in answers)
             companies.setdefault(email, self._company_of(email, answers))
             changes[email].append((at, {"email": email, "lifecyclestage": "customer"}))
         for email, of_person in changes.items():
@@ -244,8 +245,8 @@ class Records:
             row["Contact_No"]: self.contact_ids[row["Email"]] for row in contacts
         }
         for count, row in enumerate(rows.values(), 1):
-            created = _epoch(row["Created_At"])
-            closed = _epoch(row["Closed_At"]) if row["Closed_At"] else None
+            created = from_berlin(row["Created_At"])
+            closed = from_berlin(row["Closed_At"]) if row["Closed_At"] else None
             opened = {
                 "dealname": row["Opportunity_No"], "dealtype": _DEAL_TYPES[row["Type"]],
                 "pipeline": "default", "amount": row["Amount"],
@@ -257,7 +258,7 @@ class Records:
             changes: list[Change] = [(created, opened)]
             if closed:
                 end = {
-                    "dealstage": _STAGES[row["Stage"]], "closedate": _iso(closed),
+                    "dealstage": _STAGES[row["Stage"]], "closedate": iso(closed),
                     "hs_is_closed": "true", "effective_on": row["Effective_On"],
                     "hs_is_closed_won": str(row["Stage"] == "Closed won").lower(),
                 }  # fmt: skip
@@ -267,7 +268,7 @@ class Records:
                     fact.hubspot: people.get(text) if fact in CONTACTS else text
                     for fact, text in form.items()
                 }
-                changes.append((max(_epoch(noted_at), created + 1), note))
+                changes.append((max(from_berlin(noted_at), created + 1), note))
             known = {"companies": [self.company_ids[row["Account_No"]]]}
             _put_all(table, str(FIRST_ID["deals"] + count), changes, known)
 
@@ -275,9 +276,9 @@ class Records:
         """A success manager who is worried sets a task, and does it within a week."""
         worried = [row for row in self.world.rows("crm/csm_notes.csv") if int(row["Rating"]) <= 2]
         for count, row in enumerate(worried, 1):
-            at = _epoch(row["Written_At"])
+            at = from_berlin(row["Written_At"])
             asked: dict[str, str | None] = {
-                "hs_timestamp": _iso(at + 7 * 86400), "hs_task_status": "NOT_STARTED",
+                "hs_timestamp": iso(at + 7 * 86400), "hs_task_status": "NOT_STARTED",
                 "hs_task_subject": "Call them", "hs_task_body": "They sound unhappy.",
                 "hs_task_priority": "HIGH", "hs_task_type": "CALL",
                 "hubspot_owner_id": self._owner(row["Author"]),
@@ -293,11 +294,11 @@ class Records:
         for email, answers in self.respondents.items():
             for answer in answers:
                 number += 1
-                at = _epoch(answer["answered_at"])
+                at = from_berlin(answer["answered_at"])
                 facts = {
                     "hs_survey_type": answer["kind"], "hs_survey_id": str(len(answer["kind"])),
                     "hs_survey_name": answer["kind"].lower(), "hs_value": answer["score"],
-                    "hs_submission_timestamp": _iso(at), "hs_content": "It is what it is.",
+                    "hs_submission_timestamp": iso(at), "hs_content": "It is what it is.",
                     "respondent_role": answer["role"],
                 }  # fmt: skip
                 known = {"contacts": [self.contact_ids[email]]}
@@ -321,12 +322,3 @@ def _put_all(
     for at, change in by_moment.items():
         properties = properties | change
         table.put(id, {"properties": properties, "associations": associations or {}}, at)
-
-
-def _epoch(wall_clock: str) -> float:
-    """Berlin's wall clock as epoch seconds."""
-    return dt.datetime.fromisoformat(wall_clock).replace(tzinfo=_BERLIN).timestamp()
-
-
-def _iso(epoch: float) -> str:
-    return dt.datetime.fromtimestamp(epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from connectors.sandbox.servers import answers
 
-class Refused(Exception):
+
+class Refused(answers.Refused):
     """An answer in HubSpot's error shape; `retry_after` (seconds) goes into its header."""
 
     def __init__(
@@ -18,13 +20,12 @@ class Refused(Exception):
         retry_after: int | None = None,
         **more: Any,
     ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        self.body = {
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        body = {
             "status": "error", "message": message, "category": category,
             "correlationId": str(uuid.uuid5(uuid.NAMESPACE_URL, message)), **more,
         }  # fmt: skip
+        super().__init__(status, body, headers)
 
 
 def invalid(message: str) -> Refused:

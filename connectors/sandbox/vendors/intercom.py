@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.answers import Json
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors.intercom_records import fill_companies, fill_conversations
 from connectors.sandbox.vendors.intercom_search import Unsearchable, matches
@@ -41,10 +41,11 @@ def routes(box: Box) -> list[Route]:
     ]
 
 
-class _Refused(Exception):
+class _Refused(Refused):
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
+        error = {"code": code, "message": message}
+        body = {"type": "error.list", "request_id": "00sandbox", "errors": [error]}
+        super().__init__(status, body)
 
 
 class _Server:
@@ -66,9 +67,7 @@ class _Server:
             self._check_headers(request)
             response = handler(request, _parsed(body))
         except _Refused as refused:
-            error = {"code": refused.code, "message": str(refused)}
-            content = {"type": "error.list", "request_id": "00sandbox", "errors": [error]}
-            response = Json(content, refused.status)
+            response = refused.answer()
         response.headers["X-RateLimit-Limit"] = "166"
         response.headers["X-RateLimit-Remaining"] = "165"
         response.headers["X-RateLimit-Reset"] = str(int(self.now) + 10)

@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 import jwt
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box
 from connectors.sandbox.vendors.salesforce_collections import Collections
 from connectors.sandbox.vendors.salesforce_fields import described
@@ -25,7 +25,7 @@ from connectors.sandbox.vendors.salesforce_ids import INTEGRATION_USER, ORGANIZA
 from connectors.sandbox.vendors.salesforce_ingest import Ingest
 from connectors.sandbox.vendors.salesforce_jobs import Jobs
 from connectors.sandbox.vendors.salesforce_metadata import Tooling
-from connectors.sandbox.vendors.salesforce_queries import Refused, one_row, selected
+from connectors.sandbox.vendors.salesforce_queries import one_row, selected
 from connectors.sandbox.vendors.salesforce_schema import SCHEMA
 from connectors.sandbox.vendors.salesforce_settings import (
     DAILY_REQUESTS,
@@ -33,6 +33,7 @@ from connectors.sandbox.vendors.salesforce_settings import (
     setting,
     settings,
 )
+from connectors.sandbox.vendors.salesforce_web import Refused, not_found
 
 __all__ = ["routes", "sessions", "settings"]
 
@@ -90,11 +91,11 @@ class _Org:
         }
         grant = grants.get(form.get("grant_type", ""))
         if grant is None:
-            return _json({"error": "unsupported_grant_type", "error_description": "no"}, 400)
+            return Json({"error": "unsupported_grant_type", "error_description": "no"}, 400)
         if (error := grant(request, form)) is not None:
-            return _json({"error": error, "error_description": "authentication failure"}, 400)
+            return Json({"error": error, "error_description": "authentication failure"}, 400)
         instance = f"{request.url.scheme}://{request.url.netloc}"
-        return _json({
+        return Json({
             "access_token": self._opened(), "instance_url": instance, "token_type": "Bearer",
             "id": f"{instance}/id/{ORGANIZATION}/{INTEGRATION_USER}", "scope": "api",
             "issued_at": str(int(self._now * 1000)), "signature": secrets.token_urlsafe(16),
@@ -151,7 +152,7 @@ class _Org:
         """Who the token belongs to."""
         if not self._is_known(request):
             return Response("Bad_OAuth_Token", 403, {"content-type": "text/html"})
-        return _json({
+        return Json({
             "sub": f"https://login.salesforce.com/id/{ORGANIZATION}/{INTEGRATION_USER}",
             "user_id": INTEGRATION_USER, "organization_id": ORGANIZATION,
             "preferred_username": USERNAME, "active": True,
@@ -170,13 +171,10 @@ class _Org:
             if self._used > self._allowed:
                 raise Refused(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
             if not re.fullmatch(r"\d\d\.0", version) or int(version[:2]) not in _VERSIONS:
-                raise _not_found()
+                raise not_found()
             answer = await self._dispatch(request, version)
         except Refused as refused:
-            error: dict[str, object] = {"errorCode": refused.code, "message": refused.message}
-            if refused.fields:
-                error["fields"] = list(refused.fields)
-            answer = _json([error], refused.status)
+            answer = refused.answer()
         answer.headers["Sforce-Limit-Info"] = f"api-usage={self._used}/{self._allowed}"
         return answer
 
@@ -200,17 +198,17 @@ class _Org:
             case "GET", ("query" | "queryAll"), locator:
                 return self._more(locator, version)
             case "GET", "sobjects":
-                return _json({"encoding": "UTF-8", "maxBatchSize": 200, "sobjects": [
+                return Json({"encoding": "UTF-8", "maxBatchSize": 200, "sobjects": [
                     {"name": name, "custom": name.endswith("__c"), "queryable": True}
                     for name in SCHEMA
                 ]})  # fmt: skip
             case "GET", "sobjects", name, "describe":
                 if (found := described(self._box, name)) is None:
-                    raise _not_found()
-                return _json(found)
+                    raise not_found()
+                return Json(found)
             case "GET", "limits":
                 left = max(self._allowed - self._used, 0)
-                return _json({"DailyApiRequests": {"Max": self._allowed, "Remaining": left}})
+                return Json({"DailyApiRequests": {"Max": self._allowed, "Remaining": left}})
             case _, "jobs", "query", *rest:
                 return await self._jobs.answer(request, version, rest)
             case _, "jobs", "ingest", *rest:
@@ -221,7 +219,7 @@ class _Org:
                 return await self._collections.answer_one(request, version, name)
             case _, "tooling", *rest:
                 return await self._tooling.answer(request, version, rest)
-        raise _not_found()
+        raise not_found()
 
     def _query(self, request: Request, version: str, *, deleted: bool) -> Response:
         unknown = set(request.query_params) - {"q"}
@@ -230,7 +228,7 @@ class _Org:
             raise Refused(400, "MALFORMED_QUERY", "A query string has to be specified")
         query, found = selected(self._box, text, deleted=deleted)
         if query.counts:
-            return _json({"totalSize": len(found), "done": True, "records": []})
+            return Json({"totalSize": len(found), "done": True, "records": []})
         rows = [one_row(query, record, version) for record in found]
         cursor = f"01g{secrets.token_hex(6)}AAA"
         self._cursors[cursor] = (self._box.now, rows)
@@ -253,9 +251,9 @@ class _Org:
         done = end >= len(rows)
         if done:
             del self._cursors[cursor]
-            return _json({"totalSize": len(rows), "done": True, "records": rows[offset:]})
+            return Json({"totalSize": len(rows), "done": True, "records": rows[offset:]})
         url = f"/services/data/v{version}/query/{cursor}-{end}"
-        return _json({
+        return Json({
             "totalSize": len(rows), "done": False, "nextRecordsUrl": url,
             "records": rows[offset:end],
         })  # fmt: skip
@@ -279,11 +277,3 @@ def _wrong_client(key: str, secret: str) -> str | None:
     if key != CONSUMER_KEY:
         return "invalid_client_id"
     return None if secret == CONSUMER_SECRET else "invalid_client"
-
-
-def _not_found() -> Refused:
-    return Refused(404, "NOT_FOUND", "The requested resource does not exist")
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -6,16 +6,17 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Row
 from connectors.sandbox.vendors.salesforce_fields import schema_of
 from connectors.sandbox.vendors.salesforce_objects import records
-from connectors.sandbox.vendors.salesforce_queries import Refused, attributes, shown
+from connectors.sandbox.vendors.salesforce_queries import attributes, shown
 from connectors.sandbox.vendors.salesforce_rules import RowRefused
 from connectors.sandbox.vendors.salesforce_values import full_id
+from connectors.sandbox.vendors.salesforce_web import Refused, not_found, object_sent
 from connectors.sandbox.vendors.salesforce_writes import Call, Given
 from connectors.sandbox.vendors.soql import Field, Record
 
@@ -51,20 +52,20 @@ class Collections:
         """
         match request.method, *parts:
             case ["POST"]:
-                return _json(self._create(*await _sent(request)))
+                return Json(self._create(*await _sent(request)))
             case ["PATCH"]:
-                return _json(self._update(*await _sent(request)))
+                return Json(self._update(*await _sent(request)))
             case "PATCH", name, field:
-                return _json(self._upsert(name, field, *await _sent(request)))
+                return Json(self._upsert(name, field, *await _sent(request)))
             case ["DELETE"]:
-                return _json(self._delete(request))
+                return Json(self._delete(request))
             case "GET", name:
                 ids = request.query_params.get("ids", "").split(",")
                 fields = request.query_params.get("fields", "").split(",")
-                return _json(self._retrieved(name, ids, fields, version))
+                return Json(self._retrieved(name, ids, fields, version))
             case "POST", name:
-                asked = await _object(request)
-                return _json(self._retrieved(name, asked.get("ids"), asked.get("fields"), version))
+                asked = await object_sent(request)
+                return Json(self._retrieved(name, asked.get("ids"), asked.get("fields"), version))
         raise _not_allowed(request)
 
     async def answer_one(self, request: Request, version: str, name: str) -> Response:
@@ -77,19 +78,19 @@ class Collections:
         try:
             name = call.known(name)
         except Refused:
-            raise _not_found() from None
+            raise not_found() from None
         # A value in the path may hold an encoded slash, so the path is taken as it was sent.
         path = request.scope["raw_path"].decode("ascii").rstrip("/")
         parts = [unquote(part) for part in path.partition("/sobjects/")[2].split("/")[1:]]
         match request.method, *parts:
             case ["POST"]:
-                given = call.given(name, await _object(request))
+                given = call.given(name, await object_sent(request))
                 done = self._one(call, partial(_created, call, name, given))
-                return _json(done | {"success": True, "errors": []}, 201)
+                return Json(done | {"success": True, "errors": []}, 201)
             case "GET", id:
-                return _json(self._shown_one(call, name, id, request, version))
+                return Json(self._shown_one(call, name, id, request, version))
             case "PATCH", id:
-                given = call.given(name, await _object(request))
+                given = call.given(name, await object_sent(request))
                 self._one(call, partial(_updated, call, name, id, given))
                 return Response(status_code=204)
             case "DELETE", id:
@@ -98,8 +99,8 @@ class Collections:
             case "GET", key, value:
                 ids = call.found(name, _key(call, name, key), value)
                 if not ids:
-                    raise _not_found()
-                return _json(self._shown_one(call, name, _only(ids), request, version))
+                    raise not_found()
+                return Json(self._shown_one(call, name, _only(ids), request, version))
             case "PATCH", key, value:
                 return await self._upsert_one(call, request, name, key, value)
         raise _not_allowed(request)
@@ -107,12 +108,12 @@ class Collections:
     async def _upsert_one(
         self, call: Call, request: Request, name: str, key: str, value: str
     ) -> Response:
-        field, sent = _key(call, name, key), await _object(request)
+        field, sent = _key(call, name, key), await object_sent(request)
         if field.name in sent:
             raise Refused(400, "INVALID_FIELD", f"{field.name} stands in the address already")
         given = call.given(name, sent | {field.name: value})
         done = self._one(call, partial(_upserted, call, name, field, value, given))
-        return _json(done | {"success": True, "errors": []}, 201 if done["created"] else 200)
+        return Json(done | {"success": True, "errors": []}, 201 if done["created"] else 200)
 
     def _one(self, call: Call, act: Act) -> Record:
         try:
@@ -194,7 +195,7 @@ class Collections:
         except RowRefused:
             versions = []
         if not versions:
-            raise _not_found()
+            raise not_found()
         if versions[-1].deleted or versions[-1].body.get("IsDeleted"):
             raise Refused(404, "ENTITY_IS_DELETED", "entity is deleted")
         asked = [field for field in request.query_params.get("fields", "").split(",") if field]
@@ -310,7 +311,7 @@ def _only(ids: list[str]) -> str:
 
 async def _sent(request: Request) -> tuple[list[Record], bool]:
     """The records of a call, and whether all of them are to be written or none."""
-    content = await _object(request)
+    content = await object_sent(request)
     records, all_or_none = content.get("records"), content.get("allOrNone", False)
     unknown = sorted(set(content) - {"records", "allOrNone"})
     if unknown or not isinstance(records, list) or not isinstance(all_or_none, bool):
@@ -318,27 +319,9 @@ async def _sent(request: Request) -> tuple[list[Record], bool]:
     return records, all_or_none
 
 
-async def _object(request: Request) -> Record:
-    try:
-        content = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict):
-        raise Refused(400, "JSON_PARSER_ERROR", "the body is no JSON object")
-    return content
-
-
 def _too_many() -> Refused:
     return Refused(400, "EXCEEDED_ID_LIMIT", "record limit reached")
 
 
-def _not_found() -> Refused:
-    return Refused(404, "NOT_FOUND", "The requested resource does not exist")
-
-
 def _not_allowed(request: Request) -> Refused:
     return Refused(405, "METHOD_NOT_ALLOWED", f"HTTP Method '{request.method}' not allowed.")
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Table
 from connectors.sandbox.vendors.salesforce_ids import INTEGRATION_USER, VENDOR, moment_text
-from connectors.sandbox.vendors.salesforce_queries import Refused
 from connectors.sandbox.vendors.salesforce_rules import RowRefused
 from connectors.sandbox.vendors.salesforce_settings import setting
+from connectors.sandbox.vendors.salesforce_web import Refused, not_found, object_sent
 from connectors.sandbox.vendors.salesforce_writes import Call
 from connectors.sandbox.vendors.soql import Record
 
@@ -83,17 +83,17 @@ class Ingest:
             raise Refused(refuses[0], refuses[1], "Bulk API is not available")
         match request.method, *parts:
             case ["POST"]:
-                return _json(self._create(await _content(request), version))
+                return Json(self._create(await object_sent(request), version))
             case ["GET"]:
                 every = [row.body for row in jobs(self._box).rows(self._now)]
-                return _json({"done": True, "records": every, "nextRecordsUrl": None})
+                return Json({"done": True, "records": every, "nextRecordsUrl": None})
             case "GET", id:
-                return _json(self._advanced(id))
+                return Json(self._advanced(id))
             case "PUT", id, "batches":
                 self._upload(id, request.headers.get("content-type", ""), await request.body())
                 return Response(status_code=201)
             case "PATCH", id:
-                return _json(self._moved(id, await _content(request)))
+                return Json(self._moved(id, await object_sent(request)))
             case "DELETE", id:
                 self._delete(id)
                 return Response(status_code=204)
@@ -115,7 +115,7 @@ class Ingest:
             self._now - row.changed > KEPT_DAYS * 86_400
         )  # fmt: skip
         if row is None or too_old or id not in self._work:
-            raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
+            raise not_found()
         return row.body
 
     def _create(self, asked: dict[str, Any], version: str) -> dict[str, Any]:
@@ -310,17 +310,3 @@ def _written(call: Call, job: dict[str, Any], id: str, cells: dict[str, str]) ->
     return (call.update(name, found[0], given), False) if found else (
         call.create(name, given), True
     )  # fmt: skip
-
-
-async def _content(request: Request) -> dict[str, Any]:
-    try:
-        content = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict):
-        raise Refused(400, "JSON_PARSER_ERROR", "the body is no JSON object")
-    return content
-
-
-def _json(content: object) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

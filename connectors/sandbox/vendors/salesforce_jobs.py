@@ -5,13 +5,14 @@ import io
 import secrets
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box, Table
 from connectors.sandbox.vendors.salesforce_objects import VENDOR
-from connectors.sandbox.vendors.salesforce_queries import Refused, selected
+from connectors.sandbox.vendors.salesforce_queries import selected
+from connectors.sandbox.vendors.salesforce_web import Refused, not_found, object_sent
 from connectors.sandbox.vendors.soql import Query, Record, value_of
 
 LARGEST_PAGE = 250_000
@@ -42,16 +43,16 @@ class Jobs:
         """
         match request.method, *parts:
             case ["POST"]:
-                return self._create(await _content(request), version)
+                return self._create(await object_sent(request), version)
             case ["GET"]:
                 every = [row.body for row in jobs(self._box).rows(self._now)]
-                return _json({"done": True, "records": every, "nextRecordsUrl": None})
+                return Json({"done": True, "records": every, "nextRecordsUrl": None})
             case "GET", id:
-                return _json(self._advanced(id))
+                return Json(self._advanced(id))
             case "GET", id, "results":
                 return self._page(id, request)
             case "PATCH", id:
-                return self._abort(id, await _content(request))
+                return self._abort(id, await object_sent(request))
             case "DELETE", id:
                 return self._delete(id)
         raise Refused(405, "METHOD_NOT_ALLOWED", f"HTTP Method '{request.method}' not allowed.")
@@ -63,7 +64,7 @@ class Jobs:
     def _job(self, id: str) -> dict[str, Any]:
         row = jobs(self._box).get(id, self._now)
         if row is None:
-            raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
+            raise not_found()
         return row.body
 
     def _create(self, asked: dict[str, Any], version: str) -> Response:
@@ -87,7 +88,7 @@ class Jobs:
             "apiVersion": float(version), "concurrencyMode": "Parallel",
         }  # fmt: skip
         jobs(self._box).put(id, body, self._now)
-        return _json(body)
+        return Json(body)
 
     def _advanced(self, id: str) -> dict[str, Any]:
         """The job as it is now; by the next look it will have got further."""
@@ -102,7 +103,7 @@ class Jobs:
         if asked != {"state": "Aborted"} or job["state"] not in _NEXT_STATE:
             raise Refused(400, "INVALIDJOBSTATE", "a job that runs can be set to Aborted")
         jobs(self._box).put(id, job | {"state": "Aborted"}, self._now)
-        return _json(self._job(id))
+        return Json(self._job(id))
 
     def _delete(self, id: str) -> Response:
         if self._job(id)["state"] in _NEXT_STATE:
@@ -149,17 +150,3 @@ def _cell(value: object) -> str:
         return "true" if value else "false"
     text = str(value)
     return f"{text[:-5]}Z" if text.endswith(".000+0000") else text
-
-
-async def _content(request: Request) -> dict[str, Any]:
-    try:
-        content = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict):
-        raise Refused(400, "JSON_PARSER_ERROR", "the body is no JSON object")
-    return content
-
-
-def _json(content: object) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

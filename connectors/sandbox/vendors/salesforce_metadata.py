@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from connectors.sandbox.servers.answers import Json
 from connectors.sandbox.servers.box import Box
 from connectors.sandbox.vendors.salesforce_fields import (
     TYPES,
@@ -16,8 +16,8 @@ from connectors.sandbox.vendors.salesforce_fields import (
 )
 from connectors.sandbox.vendors.salesforce_ids import INTEGRATION_USER, moment_text, record_id
 from connectors.sandbox.vendors.salesforce_objects import records
-from connectors.sandbox.vendors.salesforce_queries import Refused
 from connectors.sandbox.vendors.salesforce_schema import SCHEMA
+from connectors.sandbox.vendors.salesforce_web import Refused, not_found, object_sent
 from connectors.sandbox.vendors.soql import Field, Record, SoqlError, parse, value_of
 from contracts.crm_fields import BOTH, CrmField, read_on, written_on
 
@@ -61,20 +61,17 @@ class Tooling:
         """
         match request.method, *parts:
             case "GET", "query":
-                return _json(self._query(request.query_params.get("q", ""), version))
+                return Json(self._query(request.query_params.get("q", ""), version))
             case "POST", "sobjects", "CustomField":
                 if "CustomizeApplication" not in rights_of(self._box).system:
                     raise Refused(403, "INSUFFICIENT_ACCESS", "no right to customize the org")
-                try:
-                    sent = orjson.loads(await request.body())
-                except orjson.JSONDecodeError:
-                    sent = None
-                if not isinstance(sent, dict) or set(sent) != {"FullName", "Metadata"}:
+                sent = await object_sent(request)
+                if set(sent) != {"FullName", "Metadata"}:
                     raise Refused(400, "JSON_PARSER_ERROR", "expected FullName and Metadata")
                 id = add_field(self._box, str(sent["FullName"]), sent["Metadata"])
                 done = {"id": id, "success": True, "errors": [], "warnings": [], "infos": []}
-                return _json(done, 201)
-        raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
+                return Json(done, 201)
+        raise not_found()
 
     def _query(self, text: str, version: str) -> Record:
         try:
@@ -177,10 +174,6 @@ def _check_values(value_set: Any) -> None:
 
 def _wrong(message: str, field: str) -> Refused:
     return Refused(400, "FIELD_INTEGRITY_EXCEPTION", message, [field])
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 # What tests and benchmarks need without asking for it field by field

@@ -5,7 +5,6 @@ A merge deletes the loser, names the winner in `MasterRecordId` and moves the ch
 deletion takes the children along. Changes of tracked fields leave rows in the history objects.
 """
 
-import datetime as dt
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from connectors.sandbox.servers.box import Box, Table, WorldFiles
+from connectors.sandbox.servers.moments import from_berlin
 from connectors.sandbox.vendors.salesforce_ids import (
     ORGANIZATION,
     SOMEBODY,
@@ -104,10 +104,6 @@ def _hashed_id(prefix: str, *parts: object) -> str:
     return with_checksum(prefix + digest[:12])
 
 
-def _epoch(wall_clock: str) -> float:
-    return dt.datetime.fromisoformat(wall_clock).replace(tzinfo=_CRM_ZONE).timestamp()
-
-
 def _number(text: str | None) -> float | None:
     return None if text is None else float(text)
 
@@ -151,7 +147,7 @@ def _users(world: WorldFiles) -> Iterator[Put]:
                 "Email": login, "IsActive": True, "UserType": "Standard",
                 "TimeZoneSidKey": _TIME_ZONES[number % len(_TIME_ZONES)],
                 "ManagerId": SOMEBODY if number > 2 else None,
-            }, _epoch("2019-01-07 09:00:00") + number * 86400  # fmt: skip
+            }, from_berlin("2019-01-07 09:00:00") + number * 86400  # fmt: skip
 
 
 def _account_ids(world: WorldFiles) -> dict[str | None, str | None]:
@@ -163,7 +159,7 @@ def _accounts(world: WorldFiles) -> Iterator[Put]:
     """Every version of every account, with the risk that somebody set by hand."""
     ids, typed = _account_ids(world), dict[str | None, list[tuple[float, Record]]]()
     for number, set_at, values in overrides(world):
-        typed.setdefault(ids[number], []).append((_epoch(set_at), _typed(values)))
+        typed.setdefault(ids[number], []).append((from_berlin(set_at), _typed(values)))
     for id, versions in groupby(_account_versions(world), key=itemgetter(0)):
         yield from _with_typed(list(versions), typed.get(id, []))
 
@@ -212,7 +208,7 @@ def _account_versions(world: WorldFiles) -> Iterator[Put]:
         if row["Merged_Into"] is not None or row["Deleted"] == "yes":
             body["IsDeleted"] = True
             gone.add(number)
-        yield id, body, _epoch(row["Changed_At"])
+        yield id, body, from_berlin(row["Changed_At"])
 
 
 def _history_of(
@@ -295,7 +291,7 @@ def _contacts(world: WorldFiles) -> Iterator[Put]:
             "Role__c": row["Role"], "Since__c": row["Since"], "Left_On__c": row["Left_On"],
             "Contact_No__c": row["Contact_No"], "MasterRecordId": None,
         }  # fmt: skip
-        versions.setdefault(id, []).append((id, body, _epoch(row["Modified_At"])))
+        versions.setdefault(id, []).append((id, body, from_berlin(row["Modified_At"])))
     for found in versions.values():
         yield from _followed(found, "AccountId", fates)
 
@@ -308,7 +304,7 @@ def _deals(world: WorldFiles) -> Iterator[list[Put]]:
         if id in seen:
             continue
         seen.add(id)
-        created = _epoch(row["Created_At"])
+        created = from_berlin(row["Created_At"])
         closes = row["Closed_At"] is not None
         body = {
             "AccountId": ids[row["Account_No"]], "Name": f"{row['Type']} {row['Account_No']}",
@@ -321,7 +317,8 @@ def _deals(world: WorldFiles) -> Iterator[list[Put]]:
         }  # fmt: skip
         versions: list[Put] = [(id, body, created)]
         if closes:
-            closed, won = max(_epoch(row["Closed_At"]), created + 1), row["Stage"] == "Closed won"
+            closed = max(from_berlin(row["Closed_At"]), created + 1)
+            won = row["Stage"] == "Closed won"
             ending = {
                 "StageName": row["Stage"], "IsClosed": True, "IsWon": won,
                 "Probability": 100.0 if won else 0.0, "LastStageChangeDate": moment_text(closed),
@@ -335,7 +332,7 @@ def _opportunities(world: WorldFiles) -> Iterator[Put]:
     fates, forms = _fates(world), handoffs(world)
     for versions in _deals(world):
         notes = forms.get(versions[0][1]["Opportunity_No__c"], [])
-        typed = [(_epoch(noted_at), _typed(form)) for noted_at, form in notes]
+        typed = [(from_berlin(noted_at), _typed(form)) for noted_at, form in notes]
         yield from _followed(_with_typed(versions, typed), "AccountId", fates)
 
 
@@ -357,7 +354,7 @@ def _notes(world: WorldFiles) -> Iterator[Put]:
             "Competitor_Mentioned__c": row["Competitor_Mentioned"] == "yes",
             "Valid_Until__c": row["Valid_Until"], "OwnerId": author, "CreatedById": author,
         }  # fmt: skip
-        put = (record_id("a00", _digits(row["Note_No"])), body, _epoch(row["Written_At"]))
+        put = (record_id("a00", _digits(row["Note_No"])), body, from_berlin(row["Written_At"]))
         yield from _followed([put], "Account__c", fates)
 
 
@@ -368,7 +365,7 @@ def _goals(world: WorldFiles) -> Iterator[Put]:
     for row in world.rows("crm/goals.csv"):
         if not row["Measured_At"][:1].isdigit():
             continue  # a datetime field cannot hold it
-        id, at = record_id("a01", _digits(row["Goal_No"])), _epoch(row["Measured_At"])
+        id, at = record_id("a01", _digits(row["Goal_No"])), from_berlin(row["Measured_At"])
         body = {
             "Name": row["Goal"], "Account__c": ids[row["Account_No"]], "Goal_No__c": row["Goal_No"],
             "Target__c": _number(row["Target_Percent"]), "Due__c": row["Due"],
@@ -382,14 +379,14 @@ def _goals(world: WorldFiles) -> Iterator[Put]:
 def _milestones(world: WorldFiles) -> Iterator[Put]:
     ids, fates = _account_ids(world), _fates(world)
     for row in world.rows("crm/milestones.csv"):
-        id, planned = record_id("a02", _digits(row["Milestone_No"])), _epoch(row["Planned_At"])
+        id, planned = record_id("a02", _digits(row["Milestone_No"])), from_berlin(row["Planned_At"])
         body = {
             "Name": row["Milestone"], "Account__c": ids[row["Account_No"]],
             "Milestone_No__c": row["Milestone_No"], "Due__c": row["Due"], "Reached__c": None,
         }  # fmt: skip
         versions = [(id, body, planned)]
         if row["Reached"] is not None:
-            reached = max(_epoch(f"{row['Reached']} 17:00:00"), planned + 1)
+            reached = max(from_berlin(f"{row['Reached']} 17:00:00"), planned + 1)
             versions.append((id, body | {"Reached__c": row["Reached"]}, reached))
         yield from _followed(versions, "Account__c", fates)
 

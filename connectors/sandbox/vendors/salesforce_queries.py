@@ -16,19 +16,11 @@ from connectors.sandbox.vendors.salesforce_ids import (
 from connectors.sandbox.vendors.salesforce_keys import ids_with
 from connectors.sandbox.vendors.salesforce_objects import closed_statuses, records
 from connectors.sandbox.vendors.salesforce_schema import SCHEMA
+from connectors.sandbox.vendors.salesforce_web import Refused
 from connectors.sandbox.vendors.soql import Field, Query, Record, SoqlError, parse, value_of
 
 ARCHIVED_AFTER_SECONDS = 365 * 86_400
 """So long after its end a task is found by `queryAll` only."""
-
-
-class Refused(Exception):
-    """A request that the API refuses: its HTTP status, error code, message and fields."""
-
-    def __init__(self, status: int, code: str, message: str, fields: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-        self.fields = tuple(fields)
 
 
 def selected(box: Box, text: str, *, deleted: bool) -> tuple[Query, list[Record]]:

@@ -29,7 +29,6 @@ from connectors.sandbox.vendors.salesforce_ids import (
 from connectors.sandbox.vendors.salesforce_keys import ids_with, new_number
 from connectors.sandbox.vendors.salesforce_objects import records, store
 from connectors.sandbox.vendors.salesforce_permissions import check_grant
-from connectors.sandbox.vendors.salesforce_queries import Refused
 from connectors.sandbox.vendors.salesforce_rules import RowRefused, Rules
 from connectors.sandbox.vendors.salesforce_schema import REQUIRED
 from connectors.sandbox.vendors.salesforce_settings import setting
@@ -39,6 +38,7 @@ from connectors.sandbox.vendors.salesforce_values import (
     converter,
     full_id,
 )
+from connectors.sandbox.vendors.salesforce_web import Refused
 from connectors.sandbox.vendors.soql import Field, Record
 
 _DEFAULTS: dict[str, Record] = {

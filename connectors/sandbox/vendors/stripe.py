@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.answers import Json
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors import stripe_records as records
 from connectors.sandbox.vendors.billing_terms import hashed
@@ -39,13 +39,12 @@ _INVOICE_EVENTS = {"paid": "paid", "void": "voided", "uncollectible": "marked_un
 Body = dict[str, Any]
 
 
-class Refusal(Exception):
+class _Refused(Refused):
     """An answer that is an error, in Stripe's shape."""
 
     def __init__(self, status: int, message: str, **more: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"type": "invalid_request_error", "message": message, **more}}
+        error = {"type": "invalid_request_error", "message": message, **more}
+        super().__init__(status, {"error": error})
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ class Billing:
                     request.path_params.get("id", ""),
                 )
                 return Json(answer(asked), headers=headers)
-            except Refusal as refusal:
-                return Json(refusal.body, refusal.status, headers)
+            except _Refused as refused:
+                return Json(refused.body, refused.status, headers)
 
         return respond
 
@@ -113,9 +112,9 @@ class Billing:
             except ValueError:
                 given = ""
         if not given:
-            raise Refusal(401, "No API key was given.")
+            raise _Refused(401, "No API key was given.")
         if given != self._box.token(VENDOR):
-            raise Refusal(401, f"This API key is not valid: {given[:3]}****")
+            raise _Refused(401, f"This API key is not valid: {given[:3]}****")
 
     # -- collections -------------------------------------------------------------------------------
 
@@ -174,7 +173,7 @@ class Billing:
         _only(asked.params, _PAGING | {"created", "customer", "status"})
         status = asked.params.get("status")
         if status is not None and status not in _STATUSES:
-            raise Refusal(400, "Unknown status.", param="status")
+            raise _Refused(400, "Unknown status.", param="status")
         bodies = [
             body
             for body in self._bodies("subscriptions")
@@ -188,7 +187,7 @@ class Billing:
         """All items of one subscription."""
         _only(asked.params, _PAGING | {"subscription"})
         if "subscription" not in asked.params:
-            raise Refusal(
+            raise _Refused(
                 400, "A subscription is required.", param="subscription", code="parameter_missing"
             )
         found = self._found("subscriptions", asked.params["subscription"])
@@ -306,7 +305,7 @@ def _version(request: Request) -> str:
     version = request.headers.get("stripe-version", ACCOUNT_VERSION)
     match = re.fullmatch(r"(20\d\d-[01]\d-[0-3]\d)(\.[a-z]+)?", version)
     if not match or (match[1] >= NAMED_SINCE) != bool(match[2]):
-        raise Refusal(400, "There is no such API version.")
+        raise _Refused(400, "There is no such API version.")
     return version
 
 
@@ -323,26 +322,26 @@ def _parameters(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         elif inner and isinstance(params.setdefault(base, {}), dict):
             params[base][inner] = value
         else:
-            raise Refusal(400, "A parameter is given in two ways.", param=base)
+            raise _Refused(400, "A parameter is given in two ways.", param=base)
     return params
 
 
 def _only(params: Mapping[str, Any], known: set[str]) -> None:
     for name in params:
         if name not in known:
-            raise Refusal(400, f"Unknown parameter: {name}", code="parameter_unknown", param=name)
+            raise _Refused(400, f"Unknown parameter: {name}", code="parameter_unknown", param=name)
 
 
 def _limit(params: Mapping[str, Any]) -> int:
     limit = _whole(params.get("limit", str(PAGE_SIZE)), "limit")
     if not 1 <= limit <= MOST_PER_PAGE:
-        raise Refusal(400, "The limit has to be from 1 to 100.", param="limit")
+        raise _Refused(400, "The limit has to be from 1 to 100.", param="limit")
     return limit
 
 
 def _whole(text: Any, name: str) -> int:
     if not isinstance(text, str) or not re.fullmatch(r"\d+", text):
-        raise Refusal(
+        raise _Refused(
             400, "This has to be a whole number.", param=name, code="parameter_invalid_integer"
         )
     return int(text)
@@ -353,7 +352,7 @@ def _page(
 ) -> tuple[Sequence[Body], bool]:
     """So many objects after one, or before one, and whether there are more on that side."""
     if "starting_after" in params and "ending_before" in params:
-        raise Refusal(400, "Only one of starting_after and ending_before may be given.")
+        raise _Refused(400, "Only one of starting_after and ending_before may be given.")
     places = {body["id"]: place for place, body in enumerate(bodies)}
     for name in ("starting_after", "ending_before"):
         if name in params and params[name] not in places:
@@ -378,7 +377,7 @@ def _within(body: Body, params: Mapping[str, Any], name: str) -> bool:
         "lt": lambda a: value < a, "lte": lambda a: value <= a,
     }  # fmt: skip
     if not isinstance(asked, dict) or not set(asked) <= set(checks):
-        raise Refusal(400, "This is no range.", param=name)
+        raise _Refused(400, "This is no range.", param=name)
     return value is not None and all(checks[how](_whole(a, name)) for how, a in asked.items())
 
 
@@ -391,15 +390,15 @@ def _has_status(status: str, asked: str | None) -> bool:
 def _wanted(params: Mapping[str, Any]) -> Callable[[str], bool]:
     """Whether an event's type is asked for; `type` may end in ``*``."""
     if "type" in params and "types" in params:
-        raise Refusal(400, "Only one of type and types may be given.")
+        raise _Refused(400, "Only one of type and types may be given.")
     types = params.get("types", [])
     if not isinstance(types, list) or len(types) > MOST_TYPES:
-        raise Refusal(400, "There may be 20 types at most.", param="types")
+        raise _Refused(400, "There may be 20 types at most.", param="types")
     pattern = re.escape(params.get("type", "*")).replace(r"\*", ".*")
     return lambda kind: kind in types if types else re.fullmatch(pattern, kind) is not None
 
 
-def _missing(kind: str, id: str, param: str) -> Refusal:
+def _missing(kind: str, id: str, param: str) -> _Refused:
     """404 where the address names it, 400 where a parameter does."""
     status = 404 if param == "id" else 400
-    return Refusal(status, f"No such {kind}: '{id}'", param=param, code="resource_missing")
+    return _Refused(status, f"No such {kind}: '{id}'", param=param, code="resource_missing")

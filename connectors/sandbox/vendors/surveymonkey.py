@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.answers import Json
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 
 SURVEY = "412000017"
@@ -43,18 +43,13 @@ def routes(box: Box) -> list[Route]:
     ]
 
 
-class _Refused(Exception):
+class _Refused(Refused):
     def __init__(self, status: int, id: str, name: str, message: str) -> None:
-        self.status = status
-        self.body = {
-            "error": {
-                "docs": "https://developer.surveymonkey.com/api/v3/#error-codes",
-                "message": message,
-                "id": id,
-                "name": name,
-                "http_status_code": status,
-            }
-        }
+        error = {
+            "docs": "https://developer.surveymonkey.com/api/v3/#error-codes",
+            "message": message, "id": id, "name": name, "http_status_code": status,
+        }  # fmt: skip
+        super().__init__(status, {"error": error})
 
 
 def _bad(message: str) -> _Refused:
@@ -74,7 +69,7 @@ class _Server:
                 self._authenticate(request)
                 response = handler(request)
             except _Refused as refused:
-                response = Json(refused.body, refused.status)
+                response = refused.answer()
             self.asked += 1
             # The sandbox's clock may stand still, so its budgets are shown but never used up.
             for span, limit, reset in (("Minute", MINUTE_LIMIT, 60), ("Day", DAY_LIMIT, 86_400)):

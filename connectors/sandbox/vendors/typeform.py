@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.sandbox.servers.answers import Json
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 
 FORM = "cSat9LkV"
@@ -36,10 +36,9 @@ def routes(box: Box) -> list[Route]:
     ]
 
 
-class _Refused(Exception):
+class _Refused(Refused):
     def __init__(self, status: int, code: str, description: str) -> None:
-        self.status = status
-        self.body = {"code": code, "description": description}
+        super().__init__(status, {"code": code, "description": description})
 
 
 class _Server:
@@ -52,7 +51,7 @@ class _Server:
                 self._authenticate(request)
                 return handler(request)
             except _Refused as refused:
-                return Json(refused.body, refused.status)
+                return refused.answer()
 
         return handle
 

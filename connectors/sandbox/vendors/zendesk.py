@@ -9,11 +9,11 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.sandbox.servers.answers import Json, Refused
 from connectors.sandbox.servers.box import Box, Row, Table
 from connectors.sandbox.vendors.zendesk_records import (
     HOST,
@@ -36,14 +36,6 @@ _SCORES = {
     "good": ("good",),
     "bad": ("bad",),
 }
-
-
-class Refusal(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(status)
-        self.status, self.body = status, body
 
 
 def routes(box: Box) -> list[Route]:
@@ -76,9 +68,9 @@ class Desk:
             try:
                 self._authenticate(request)
                 status, body = 200, answer(request)
-            except Refusal as refusal:
-                status, body = refusal.status, refusal.body
-            return Response(orjson.dumps(body), status, headers, "application/json")
+            except Refused as refused:
+                status, body = refused.status, refused.body
+            return Json(body, status, headers)
 
         return respond
 
@@ -91,7 +83,7 @@ class Desk:
         elif kind.lower() != "bearer":
             given = ""
         if given != self._box.token(VENDOR):
-            raise Refusal(401, {"error": "Couldn't authenticate you"})
+            raise Refused(401, {"error": "Couldn't authenticate you"})
 
     # -- collections ---------------------------------------------------------------------------
 
@@ -225,7 +217,7 @@ class Desk:
             raise _bad_parameter("start_time")
         start = _number(query, "start_time", 0)
         if start > self._box.now.timestamp() - HIDDEN_SECONDS:
-            raise Refusal(
+            raise Refused(
                 422,
                 {
                     "error": "StartTimeTooRecent",
@@ -249,9 +241,9 @@ def _only(query: Mapping[str, str], known: set[str]) -> None:
             raise _bad_parameter(name)
 
 
-def _bad_parameter(name: str) -> Refusal:
+def _bad_parameter(name: str) -> Refused:
     detail = {"title": "Invalid attribute", "message": f"You passed an invalid value for {name}"}
-    return Refusal(400, {"error": detail})
+    return Refused(400, {"error": detail})
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:

@@ -4,27 +4,13 @@ The company offers support by messaging. Each ticket has a version for being ope
 solved and closed; closing is the system's doing, which leaves `updated_at` as it is.
 """
 
-import datetime as dt
 from typing import Any
 
 from connectors.sandbox.servers.box import Row
+from connectors.sandbox.servers.moments import epoch, iso, iso_or_none
 
 HOST = "https://sandbox.zendesk.com"
 CLOSED_AFTER_SECONDS = 5 * 86_400
-
-
-def epoch(text: str | None) -> float | None:
-    """Epoch seconds of a time with its offset; None where it is none."""
-    try:
-        return dt.datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
-        return None
-
-
-def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return f"{dt.datetime.fromtimestamp(int(moment), dt.UTC).isoformat()[:19]}Z"
 
 
 def ticket_moments(row: dict[str, Any]) -> list[tuple[float, str]]:
@@ -52,8 +38,8 @@ def ticket(row: dict[str, Any], status: str) -> dict[str, Any]:
         rating |= {"id": number + 70_000_000, "comment": "As the customer wrote it."}
     return {
         "id": number,
-        "created_at": _iso(opened),
-        "updated_at": _iso(solved or replied or opened),
+        "created_at": iso_or_none(opened),
+        "updated_at": iso_or_none(solved or replied or opened),
         "priority": row["priority"],
         "status": status,
         "requester_id": 900_000_000 + organization % 1_000_000,
@@ -117,7 +103,7 @@ def shown_ticket(row: Row, with_metrics: bool) -> dict[str, Any]:
     }
     del shown["metric_set"]
     if row.deleted:
-        shown |= {"status": "deleted", "updated_at": _iso(row.changed), "subject": "SCRUBBED",
+        shown |= {"status": "deleted", "updated_at": iso(row.changed), "subject": "SCRUBBED",
                   "raw_subject": "SCRUBBED", "description": "SCRUBBED"}  # fmt: skip
     if with_metrics:
         shown["metric_set"] = None if row.deleted else _metrics(body)
@@ -141,13 +127,13 @@ def _metrics(body: dict[str, Any]) -> dict[str, Any]:
         "assignee_stations": 1,
         "reopens": short["reopens"],
         "replies": int(replied is not None),
-        "assignee_updated_at": _iso(replied),
+        "assignee_updated_at": iso_or_none(replied),
         "requester_updated_at": body["created_at"],
         "status_updated_at": body["updated_at"],
         "initially_assigned_at": body["created_at"],
         "assigned_at": body["created_at"],
-        "solved_at": _iso(solved),
-        "latest_comment_added_at": _iso(replied or opened),
+        "solved_at": iso_or_none(solved),
+        "latest_comment_added_at": iso_or_none(replied or opened),
         "custom_status_updated_at": body["updated_at"],
         "first_resolution_time_in_minutes": _minutes(solve_seconds),
         "full_resolution_time_in_minutes": _minutes(solve_seconds),
@@ -173,8 +159,8 @@ def organization(row: dict[str, Any], at: float) -> dict[str, Any]:
         "shared_tickets": False,
         "shared_comments": False,
         "external_id": row["external_id"],
-        "created_at": _iso(at),
-        "updated_at": _iso(at),
+        "created_at": iso_or_none(at),
+        "updated_at": iso_or_none(at),
         "domain_names": [row["domain_names"]] if row["domain_names"] else [],
         "details": "",
         "notes": "",
@@ -186,7 +172,7 @@ def organization(row: dict[str, Any], at: float) -> dict[str, Any]:
 
 def shown_organization(row: Row) -> dict[str, Any]:
     """The organization as the export shows it, with the time of its deletion."""
-    return {**row.body, "deleted_at": _iso(row.changed) if row.deleted else None}
+    return {**row.body, "deleted_at": iso_or_none(row.changed) if row.deleted else None}
 
 
 def rating(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -201,8 +187,8 @@ def rating(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "requester_id": 900_000_000 + int(row["organization_id"]) % 1_000_000,
         "ticket_id": int(row["id"]),
         "score": score,
-        "created_at": _iso(epoch(row["solved_at"])),
-        "updated_at": _iso(epoch(row["solved_at"])),
+        "created_at": iso_or_none(epoch(row["solved_at"])),
+        "updated_at": iso_or_none(epoch(row["solved_at"])),
         "comment": "As the customer wrote it." if score in ("good", "bad") else None,
     }
     return str(number), body

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
+from dlt.sources.helpers.rest_client.auth import BearerTokenAuth
 from hubspot.crm import objects, owners  # type: ignore[import-untyped]
 from hubspot.crm.associations import v4 as associations  # type: ignore[import-untyped]
-from requests.auth import AuthBase
 
 from connectors.http import Http, Judge, Limit, Manners, Wait, retry_after_seconds
 from contracts.errors import SourceCorrupt, SourceError, SourceExhausted, SourceRefused
@@ -63,21 +63,6 @@ def _without_scopes(body: Any) -> SourceError | None:
         f"refused access (403): the key lacks {', '.join(scopes)}",
         f"add it in HubSpot: {EDIT_SCOPES}; docs/crm.md names all that are needed",
     )
-
-
-class Bearer(AuthBase):
-    """A service key, or the token of a private app."""
-
-    def __init__(self, token: str) -> None:
-        def put_on(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = f"Bearer {token}"
-            return request
-
-        self._put_on = put_on  # a closure, so that `vars()` does not show the token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Put the token on a request."""
-        return self._put_on(request)
 
 
 class Transport:
@@ -136,8 +121,8 @@ class HubSpot:
     def at(cls, address: str, token: str, version: str, judge: Judge = judge) -> "HubSpot":
         """The portal that a token opens; nothing is sent."""
         return cls(
-            Http(address, Manners("hubspot", (BURST,), judge), auth=Bearer(token)),
-            Http(address, Manners("hubspot", (Limit(5, 1),), judge), auth=Bearer(token)),
+            Http(address, Manners("hubspot", (BURST,), judge), auth=BearerTokenAuth(token)),
+            Http(address, Manners("hubspot", (Limit(5, 1),), judge), auth=BearerTokenAuth(token)),
             version,
         )
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import requests
+from dlt.sources.helpers.rest_client.auth import BearerTokenAuth
 from hubspot.crm import objects, properties  # type: ignore[import-untyped]
 from hubspot.crm.associations.v4 import schema  # type: ignore[import-untyped]
 
 from connectors.crm.writing import Budget
 from connectors.http import Http, Manners, Wait
 from connectors.vendors.hubspot.answers import Answered, answered, judge_writing
-from connectors.vendors.hubspot.client import Bearer, HubSpot, Transport, generated, judge
+from connectors.vendors.hubspot.client import HubSpot, Transport, generated, judge
 from contracts.errors import (
     OutcomeUnknown,
     SourceCorrupt,
@@ -43,7 +44,7 @@ class Portal:
         self._http = Http(
             address,
             Manners("hubspot", judge=self._noting(judge_writing)),
-            auth=Bearer(token),
+            auth=BearerTokenAuth(token),
             writes=True,
             limits_of=self.reader.http,
         )

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from dlt.sources.helpers.rest_client.auth import BearerTokenAuth
 from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONResponseCursorPaginator
 from pydantic import Field
 from requests import Request, Response
-from requests.auth import AuthBase, HTTPBasicAuth
+from requests.auth import HTTPBasicAuth
 
 from connectors.api import ApiConfig, ApiStream, FromEnvironment, Reading, Rows, Secrets, Vendor
 from connectors.http import Http, Limit, Manners
@@ -54,18 +55,6 @@ class ZendeskConfig(ApiConfig):
         return {"crm_id_field": self.crm_id_field, "escalated_tag": self.escalated_tag}
 
 
-class Bearer(AuthBase):
-    """An OAuth access token."""
-
-    def __init__(self, token: str) -> None:
-        self._header = f"Bearer {token}"
-
-    def __call__(self, request: Any) -> Any:
-        """Put the token on a request."""
-        request.headers["Authorization"] = self._header
-        return request
-
-
 @dataclass(frozen=True)
 class ZendeskClient:
     """Two limits, so two clients: the exports' own, and the plan's for everything else."""
@@ -86,7 +75,7 @@ class ZendeskClient:
 def connect(config: ZendeskConfig, secrets: Secrets) -> ZendeskClient:
     """The client; sends nothing."""
     token = secrets.of(config.token)
-    auth = HTTPBasicAuth(f"{config.email}/token", token) if config.email else Bearer(token)
+    auth = HTTPBasicAuth(f"{config.email}/token", token) if config.email else BearerTokenAuth(token)
     base = f"{config.address or f'https://{config.subdomain}.zendesk.com'}/api/v2"
     return ZendeskClient(
         exports=Http(base, Manners("zendesk", (Limit(config.exports_per_minute, 60),)), auth=auth),
