@@ -8,7 +8,7 @@ nothing else, so whoever decides it again, after whatever crash, decides the sam
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Arm = Literal["treated", "holdout"]
 EpisodeState = Literal["waiting", "open", "closed"]
@@ -18,6 +18,11 @@ TaskStatus = Literal["planned", "open", "completed", "deleted", "closed"]
 """`planned`: not yet acknowledged. `completed`, `deleted`: by a human. `closed`: by us."""
 
 Priority = Literal["high", "normal", "low"]
+
+ESCALATION = "escalation"
+MOST_TASKS = 9
+TASKS = (*map(str, range(1, MOST_TASKS + 1)), ESCALATION)
+"""The places that a task may have in a playbook."""
 
 
 def task_key(*, tenant: str, account_id: str, playbook: str, opened_on: dt.date, task: str) -> str:
@@ -29,6 +34,24 @@ def task_key(*, tenant: str, account_id: str, playbook: str, opened_on: dt.date,
     """
     text = "|".join((tenant, account_id, f"{playbook}/{task}", opened_on.isoformat()))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_key_of(key: str, *, tenant: str, episode: str) -> bool:
+    """Whether a key is that of some task of an episode, which is given by its name, of a tenant.
+
+    >>> is_key_of("f9c479f36084" + 52 * "0", tenant="acme", episode="champion-left/2026-06-30/A1")
+    False
+    """
+    playbook, _, rest = episode.partition("/")
+    day, _, account_id = rest.partition("/")
+    try:
+        opened_on = dt.date.fromisoformat(day)
+    except ValueError:
+        return False
+    about: dict[str, Any] = {
+        "tenant": tenant, "account_id": account_id, "playbook": playbook, "opened_on": opened_on,
+    }  # fmt: skip
+    return any(task_key(**about, task=task) == key for task in TASKS)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from connectors.crm.changes import Changes
 from connectors.crm.ledger import Ledger
 from connectors.crm.observing import Observed, observe, planned_records
 from connectors.crm.people import People
+from connectors.crm.places import keep_places
 from connectors.crm.plans import Intent, Plan
 from connectors.crm.settings import CrmSettings, names_of, read_crm
 from connectors.crm.writing import CrmName
@@ -67,7 +68,7 @@ def plan_day(
     Accounts that were scored live after that day are left as they are: the CRM shows newer scores.
 
     Raises:
-        HeldError: another run is at work on the CRM.
+        HeldError: another run is at work on the CRM, or it is another organisation than before.
         SourceError: `apply` is true, and a CRM cannot be asked.
     """
     newer = live.newer_accounts(connection, day)
@@ -81,12 +82,9 @@ def plan_day(
     desired.compute(
         connection, library, day, instant=over, scores=scores, contributions=contributions
     )
-    everybody = connection.execute(
-        "SELECT account_id FROM metrics.accounts WHERE as_of = ?", [day]
-    ).fetchall()
-    chosen = {account for (account,) in everybody} - {*newer} if newer else None
     crms = Crms(company, settings_of(company))
-    return _plan(crms, library, connection, _Scope(day, "daily", chosen), clock=clock)
+    scope = _Scope(day, "daily", without=frozenset(newer))
+    return _plan(crms, library, connection, scope, clock=clock)
 
 
 def plan_news(
@@ -123,7 +121,7 @@ def plan_news(
         connection, library, found.day, instant=instant, scores=of_live.scores,
         contributions=of_live.contributions,
     )  # fmt: skip
-    scope = _Scope(found.day, "fast", {*found.accounts}, of_live)
+    scope = _Scope(found.day, "fast", {*found.accounts}, relations=of_live)
     return _plan(crms, library, connection, scope, clock=clock)
 
 
@@ -136,11 +134,14 @@ def saw_news(company: Company, now: dt.datetime) -> None:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What a plan is about: a day, all accounts (None) or some, and where their scores stand."""
+    """What a plan is about: a day, all accounts (None) or some, `without` these, and where their
+    scores stand.
+    """
 
     day: dt.date
     lane: Lane
-    accounts: set[str] | None
+    accounts: set[str] | None = None
+    without: frozenset[str] = frozenset()
     relations: Relations = field(default_factory=Relations)
 
 
@@ -169,10 +170,12 @@ def _plan(
             return replace(made(crms.people_by_name), notes=tuple(notes))
         observed = None
         if crms.ready:
+            keep_places(ledger, settings, crms.accounts)
             if settings.apply:
                 recover(ledger, crms.writers, now=lambda: company.now(clock()), lease=lease)
             observed = observe(
-                ledger, crms.writers, settings, now=now, accounts=scope.accounts,
+                ledger, crms.writers, settings, tenant=company.settings.tenant, now=now,
+                accounts=scope.accounts,
                 without_tasks=[crm for crm in crms.writers if not crms.takes(crm, "tasks")],
                 planned=lambda: planned_records(connection, scope.day),
             )  # fmt: skip
@@ -220,6 +223,7 @@ def _made(
         merged=tombstones,
         rejected=ledger.rejections(since=long_ago),
         accounts=scope.accounts,
+        without=scope.without,
     )
     records = planning.records_of(connection, tombstones)
     decisions = actions.plan_actions(
@@ -232,6 +236,7 @@ def _made(
         tasks_per_owner_a_week=settings.actions.tasks_per_owner_a_week,
         capacity=settings.actions.capacity,
         only=scope.accounts,
+        without=scope.without,
         reachable={
             account
             for account, record in records.items()
@@ -249,6 +254,7 @@ def _made(
         crm_of_task=ledger.crm_of_tasks(),
         carried=tuple(ledger.carried(rejected_before=long_ago)),
         states={task.key: task for task in tasks},
+        refused=frozenset(ledger.rejected_tasks(since=long_ago)),
     )
     plan, intents = planning.make_plan(
         as_of=scope.day, lane=scope.lane, made_at=made_at, now=now,

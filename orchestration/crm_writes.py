@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from connectors.crm.applying import Applied, apply_plan
 from connectors.crm.ledger import Ledger
@@ -59,7 +59,12 @@ def apply(
             stop=stop,
             progress=progress,
         )
-        look_later(ledger, list(crms.writers), now=company.now(clock()))
+        look_later(
+            ledger,
+            list(crms.writers),
+            written=applied.counts["fields"]["written"],
+            now=company.now(clock()),
+        )
         return ledger.plan(plan.plan_id), applied
 
 
@@ -69,8 +74,14 @@ def judge_plan(company: Company, plan_id: str, *, approve: bool, by: str, clock:
     Raises:
         NotFoundError: there is no such plan.
         InputError: it is no plan that waits for anybody.
+        HeldError: it is to be dropped, and a run is at work on the CRM.
     """
-    with ledger_of(company, settings_of(company)) as ledger:
+    settings = settings_of(company)
+    with ExitStack() as opened:
+        if approve:
+            ledger = opened.enter_context(ledger_of(company, settings))
+        else:  # which may be just being carried out
+            ledger, _ = opened.enter_context(leased_ledger(company, settings, clock))
         plan = ledger.plan(plan_id)
         allowed = ("held",) if approve else ("held", "open", "approved")
         if plan.status not in allowed:
@@ -100,16 +111,9 @@ def _leave_what_is_newer(ledger: Ledger, plan: Plan) -> None:
     """Skip the fields of records that a newer plan has written, as the fast lane does while a
     plan waits for a person.
     """
-    newest = ledger.newest("applied")
-    if newest is None or newest.made_at <= plan.made_at:
+    done = ledger.written_after(plan.made_at)
+    if not done:
         return
-    newer = [p for p in ledger.plans(1000) if p.made_at > plan.made_at and p.status == "applied"]
-    done = {
-        (intent.crm, intent.object, intent.record_id)
-        for each in newer
-        for intent in ledger.intents(each.plan_id, "written")
-        if intent.kind == "fields"
-    }
     reason = "a newer plan has written this record"
     ledger.settle(
         plan.plan_id,

@@ -16,7 +16,8 @@ from contracts.company import Company
 from contracts.errors import HeldError, NotFoundError
 from contracts.secrets import Secrets
 
-LEASE_SECONDS = 300.0
+LEASE_SECONDS = 900.0
+"""What is left of it before a call (two thirds) is longer than any call may take."""
 Clock = Callable[[], dt.datetime]
 
 
@@ -70,12 +71,14 @@ def _holder() -> str:
 class Crms:
     """The CRMs that `crm.yaml` names, opened when they are first needed.
 
-    Each is asked at most once in a run whose it is, what it lacks and who is there.
+    Each is asked at most once in a run whose it is, what it lacks and who is there. `accounts` says
+    whose they are, once `writers` were opened.
     """
 
     def __init__(self, company: Company, settings: CrmSettings) -> None:
         self.company = company
         self.settings = settings
+        self.accounts: dict[CrmName, str] = {}
 
     @cached_property
     def writers(self) -> dict[CrmName, CrmWriter]:
@@ -85,7 +88,7 @@ class Crms:
             SourceError: a secret is missing, a CRM cannot be asked, or it is another's.
         """
         writers = open_writers(self.company, self.settings)
-        check_accounts(self.company, self.settings, writers)
+        self.accounts = check_accounts(self.company, self.settings, writers)
         return writers
 
     @cached_property

@@ -41,6 +41,7 @@ def plan_actions(
     tasks_per_owner_a_week: int = 10,
     capacity: Mapping[str, int] | None = None,
     only: Collection[str] | None = None,
+    without: Collection[str] = (),
     reachable: Collection[str] | None = None,
     scores: str = "scores.scores",
     contributions: str = "scores.contributions",
@@ -52,6 +53,7 @@ def plan_actions(
     Args:
         only: accounts to decide about (those of the relations, where others are named); the
             episodes of all others stay as they are, and their tasks fill their owners' weeks.
+        without: accounts about which nothing is decided all the same.
         reachable: accounts with a record in a CRM that takes tasks; others are given none. None:
             all are.
 
@@ -85,6 +87,7 @@ def plan_actions(
         tasks=list(tasks),
         capacity=Capacity(tasks_per_owner_a_week, capacity or {}),
         only=only,
+        without=without,
         reachable=reachable,
     )
     # Of all that hold only a few may open a task, and reasons are gathered for those alone.

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from contracts.actions import Arm, Episode, TaskDraft, TaskState, task_key
+from contracts.actions import ESCALATION, Arm, Episode, TaskDraft, TaskState, task_key
 from scoring.config.playbooks import LONGEST_SUBJECT, Playbook, PlaybookTask
 from scoring.templates import MEASURE, filled, one_line, shown
-
-ESCALATION = "escalation"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ Everything here is a pure function. Its rules, of which the tests hold a plain m
   again before its cooldown is over, counted from the day it opened.
 - Its tasks are decided once. A task that a human completed, deleted, renamed, handed on or
   postponed stays so, and no other takes its place while the episode is open.
-- It clears when its condition does: what nobody touched is closed. While a person still has one of
-  its tasks in hand, it stays open.
+- It clears when its condition does: what nobody touched is closed, by a later plan if one could not
+  do it. While a person still has one of its tasks in hand, it stays open.
 - When all its tasks are done but its condition still holds, it may begin anew after its cooldown.
 - An undetermined trigger does nothing at all.
 - Whoever's week is full gets no more: the episode waits, and goes away if it clears first.
@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from contracts.actions import (
+    ESCALATION,
     Decisions,
     Episode,
     TaskClosing,
@@ -28,7 +29,6 @@ from contracts.actions import (
 )
 from scoring.config.playbooks import Playbook
 from scoring.drafts import (
-    ESCALATION,
     Account,
     Case,
     Trigger,
@@ -68,6 +68,7 @@ def decide(
     tasks: Iterable[TaskState],
     capacity: Capacity = Capacity(),
     only: Collection[str] | None = None,
+    without: Collection[str] = (),
     reachable: Collection[str] | None = None,
 ) -> Decisions:
     """What is to be done on a day. The order of what is given changes nothing.
@@ -76,7 +77,8 @@ def decide(
         accounts: the customers of the day, at least those that triggers and episodes name. Whoever
             has an episode but is not among them is no customer any more.
         triggers: those that hold, and those of every pair with an episode that is not closed.
-        only: accounts to decide about; the episodes of others stay as they are.
+        only: accounts to decide about; the episodes of others stay as they are. None: all are.
+        without: accounts about which nothing is decided all the same.
         reachable: accounts with a record on which a task can stand; no task is decided for others,
             so none of them takes room in anybody's week. None: all are.
     """
@@ -91,7 +93,7 @@ def decide(
     seen = {(trigger.account_id, trigger.playbook): trigger for trigger in triggers}
     today = _Today(day, tenant, playbooks, accounts, tasks_of, week, reachable)
     for pair in sorted({*histories, *seen}):
-        if only is None or pair[0] in only:
+        if (only is None or pair[0] in only) and pair[0] not in without:
             today.judge(seen.get(pair), histories.get(pair, []))
     today.open_what_fits()
     return today.decisions()
@@ -169,6 +171,9 @@ class _Today:
 
     def judge(self, trigger: Trigger | None, history: list[Episode]) -> None:
         """One account and playbook: carry on what is open, then see whether something begins."""
+        for episode in history:
+            if episode.state == "closed":
+                self._close_leftovers(episode)
         ongoing = [self._goes_on(e, trigger) for e in history if e.state != "closed"]
         if any(ongoing) or trigger is None or not self._may_begin(trigger, history):
             return
@@ -184,7 +189,7 @@ class _Today:
 
     def _goes_on(self, episode: Episode, trigger: Trigger | None) -> bool:
         """Whether an episode that is not closed stays so, and what that means for its tasks."""
-        tasks = self.tasks_of.get((episode.account_id, episode.playbook, episode.opened_on), [])
+        tasks = self._tasks(episode)
         if ended := self._ended(episode):
             self._close_untouched(tasks, ended)
             self._close(episode, ended)
@@ -289,6 +294,17 @@ class _Today:
         return self.day >= episode.opened_on + cooldown
 
     # What is to be done with tasks
+
+    def _tasks(self, episode: Episode) -> list[TaskState]:
+        return self.tasks_of.get((episode.account_id, episode.playbook, episode.opened_on), [])
+
+    def _close_leftovers(self, episode: Episode) -> None:
+        """Close what an earlier plan wanted closed and could not: a CRM that was down, a crash.
+
+        Of tasks that were found in the CRM (the ledger was lost) nobody knows who touched them.
+        """
+        left = (task for task in self._tasks(episode) if task.task and not task.touched)
+        self._close_untouched((task for task in left if task.status in ALIVE), episode.why)
 
     def _close_untouched(self, tasks: Iterable[TaskState], why: str) -> None:
         for task in tasks:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from contracts.actions import Episode, TaskState
+from contracts.actions import ESCALATION, Episode, TaskState
 from scoring.config.playbooks import Playbook
-from scoring.drafts import ESCALATION, Account, owner_of
+from scoring.drafts import Account, owner_of
 from scoring.episodes import ALIVE, Pair
 from scoring.templates import one_line
 

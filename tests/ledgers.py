@@ -86,12 +86,14 @@ def state_of(intent: Intent) -> TaskState:
     )  # fmt: skip
 
 
-def store(ledger: Ledger, *intents: Intent, plan_id="p1", lane="daily", at=NOW, **more) -> Plan:
+def store(
+    ledger: Ledger, *intents: Intent, plan_id="p1", lane="daily", at=NOW, day=DAY, **more
+) -> Plan:
     """Store a plan of these intents, with the episodes and tasks that it decides."""
     opened = [intent for intent in intents if intent.task]
     episodes = {i.account_id: Episode(i.account_id, "champion-left", DAY, "open") for i in opened}
     plan = Plan(
-        plan_id, DAY, lane, at, episodes=tuple(episodes.values()),
+        plan_id, day, lane, at, episodes=tuple(episodes.values()),
         tasks=tuple(state_of(intent) for intent in opened), **more,
     )  # fmt: skip
     ledger.store(plan, intents)

@@ -1,5 +1,6 @@
 """What an answer means for an intent, and what the CRM shows where there was no answer."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from connectors.crm.ledger_rows import key_of
@@ -7,6 +8,8 @@ from connectors.crm.plans import Ended, Intent
 from connectors.crm.writing import CrmWriter, Outcome, Result, SeenRecord, SeenTask
 
 UNKNOWN = Result(Outcome.UNKNOWN)
+_ABOUT_OWNER = re.compile(r"INACTIVE_OWNER|owner_?id\b|\bowner\b", re.IGNORECASE)
+"""As the CRMs say it; not the name of a field of the customer's own, like Owner_Region__c."""
 
 
 def decide(
@@ -46,7 +49,7 @@ def owner_refused(intent: Intent, reason: str, fallback_owner: str | None) -> bo
     """Whether a task was refused for its owner, and there is another one to try."""
     return (
         intent.task is not None
-        and "owner" in reason.lower()
+        and _ABOUT_OWNER.search(reason) is not None
         and fallback_owner not in (None, intent.task.owner_id)
     )
 

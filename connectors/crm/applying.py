@@ -316,6 +316,8 @@ def why_not(intent: Intent, around: Around) -> Ended | None:
     if (intent.object, intent.record_id) in around.at_work:
         return Ended(number, "deferred", AT_WORK)
     known = around.tasks.get(key_of(intent) or "")
+    if intent.task and known is None:
+        return Ended(number, "skipped", "a newer plan has decided about it")
     if intent.task and known and known.status != "planned":
         return Ended(number, "skipped", f"the task is there already ({known.status})")
     if intent.closing and known and known.status != "open":

@@ -136,6 +136,7 @@ def make_changes(
     merged: Mapping[tuple[CrmName, str], str | None] | None = None,
     rejected: Mapping[tuple[CrmName, CrmObject, str], Mapping[str, str | None]] | None = None,
     accounts: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> Changes:
     """Compare a day's desired values with what the CRM acknowledged; the numbers are stored.
 
@@ -152,6 +153,7 @@ def make_changes(
             record that lives on.
         rejected: values that the CRM refused, by record; they are not sent again.
         accounts: plan these alone. None: all.
+        without: accounts that are not planned all the same.
 
     Raises:
         HeldError: the states do not add up to what was desired; nothing is stored.
@@ -159,7 +161,7 @@ def make_changes(
     create_schema(connection)
     if not _has_confirmed(connection):
         load_confirmed(connection, ())
-    load_given(connection, merged or {}, rejected or {}, accounts)
+    load_given(connection, merged or {}, rejected or {}, accounts, without)
     connection.execute(RECORDS, {"day": day, "shown": HANDOFF_SHOWN_DAYS})
     targets = targets_of(connection, in_use)
     for (crm, object), names in targets.items():

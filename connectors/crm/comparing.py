@@ -37,6 +37,7 @@ def load_given(
     merged: Mapping[tuple[CrmName, str], str | None],
     rejected: Mapping[tuple[CrmName, CrmObject, str], Mapping[str, str | None]],
     accounts: Collection[str] | None,
+    without: Collection[str],
 ) -> None:
     """What the ledger knows of records, and which accounts are planned, as temporary tables."""
     load_merged(connection, merged)
@@ -59,6 +60,11 @@ def load_given(
         )
     else:
         _insert_rows(connection, "change_accounts", [(account,) for account in set(accounts)])
+    if without:
+        connection.execute(
+            "DELETE FROM change_accounts WHERE list_contains($without::VARCHAR[], account_id)",
+            {"without": sorted(without)},
+        )
 
 
 def load_merged(

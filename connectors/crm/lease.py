@@ -91,12 +91,15 @@ class Lease:
             raise _lost()
 
     def keep(self) -> None:
-        """Before each call: check the lease, and renew it once half of it is over.
+        """Before each call: check the lease, and renew it once a third of it is over.
+
+        So two thirds are left at least, and no call may take as long: else what is sent now could
+        arrive when another run is writing.
 
         Raises:
             LeaseLost: another run has taken it.
         """
-        if self._now() >= self.ends_at - self._length / 2:
+        if self._now() >= self.ends_at - self._length * 2 / 3:
             self.renew()
         else:
             self.check()

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from connectors.collecting import rarely_collecting
 from connectors.crm import ledger_batches, ledger_plans, ledger_seen
 from connectors.crm.lease import Lease, held_lease
-from connectors.crm.ledger_results import confirm, forget_refusals
+from connectors.crm.ledger_results import confirm, forget_fields, forget_refusals, shown_of
 from connectors.crm.ledger_rows import (
     body_of,
     episode_of,
@@ -37,6 +37,7 @@ from connectors.crm.ledger_tables import (
     make_tables,
     open_engine,
     place_of,
+    places,
     plans,
     rejections,
     tasks,
@@ -111,7 +112,7 @@ class Ledger:
 
     @rarely_collecting()
     def store(self, plan: Plan, intents_of: Iterable[Intent]) -> None:
-        """Keep a plan with its intents; older plans of its lane that wait are superseded."""
+        """Keep a plan with its intents; older plans that wait are superseded."""
         with self._write() as connection:
             ledger_plans.store(connection, plan, list(intents_of))
 
@@ -161,6 +162,17 @@ class Ledger:
         )
         with self._read() as connection:
             return {(kind, state): count for kind, state, count in connection.execute(query)}
+
+    def written_after(self, made_at: dt.datetime) -> set[tuple[CrmName, CrmObject, str]]:
+        """The records of which plans that were made after a moment have written fields."""
+        query = (
+            sa.select(intents.c.crm, intents.c.object, intents.c.record_id)
+            .join(plans, plans.c.plan_id == intents.c.plan_id)
+            .where(plans.c.made_at > made_at, plans.c.status == "applied")
+            .where(intents.c.kind == "fields", intents.c.state == "written")
+        )
+        with self._read() as connection:
+            return {(row[0], row[1], row[2]) for row in connection.execute(query)}
 
     def judge(
         self,
@@ -266,14 +278,12 @@ class Ledger:
             ledger_batches.settle(connection, plan_id, ends)
             ledger_batches.forget_tasks(connection, plan_id, ends)
 
-    def withdraw_refusals(
-        self, plan_id: str, refused: Sequence[Intent], reason: str, at: dt.datetime
-    ) -> None:
+    def withdraw_refusals(self, plan_id: str, refused: Sequence[Intent], reason: str) -> None:
         """Put off intents that were refused for what is no fault of their own records."""
         with self._write() as connection:
             deferred = [Ended(intent.number, "deferred", reason) for intent in refused]
             ledger_batches.settle(connection, plan_id, deferred)
-            forget_refusals(connection, refused, at)
+            forget_refusals(connection, refused)
 
     def reassign(self, plan_id: str, intent: Intent) -> None:
         """Keep an intent's task with its new owner, before it is sent to that one."""
@@ -301,10 +311,12 @@ class Ledger:
                 yield pa.table(columns, names)
 
     def set_confirmed(self, records: Iterable[SeenRecord], crm: CrmName, at: dt.datetime) -> None:
-        """Take what records show for what was acknowledged: after a merge, or a lost ledger."""
+        """Take what records show for what was acknowledged, of those of which nothing is known."""
         shown = {(crm, record.object, record.record_id): record.values for record in records}
         with self._write() as connection:
-            confirm(connection, shown, at)
+            known = shown_of(connection, confirmed, "shown", list(shown))
+            new = {key: values for key, values in shown.items() if key not in known}
+            confirm(connection, new, at)
 
     def rejections(
         self, *, since: dt.datetime | None = None
@@ -348,9 +360,11 @@ class Ledger:
         with self._read() as connection:
             return {row.key: row.crm for row in connection.execute(query)}
 
-    def rejected_tasks(self) -> dict[str, str]:
-        """Why a CRM refused tasks, by key."""
+    def rejected_tasks(self, *, since: dt.datetime | None = None) -> dict[str, str]:
+        """Why a CRM refused tasks or their closing, by key; with `since` only if after that."""
         query = sa.select(tasks.c.key, tasks.c.rejected).where(tasks.c.rejected.is_not(None))
+        if since is not None:
+            query = query.where(tasks.c.rejected_at >= since)
         with self._read() as connection:
             return {row.key: row.rejected for row in connection.execute(query)}
 
@@ -434,13 +448,20 @@ class Ledger:
         with self._write() as connection:
             upsert(connection, watermarks, [{"crm": crm, "what": what, "moment": moment}])
 
-    def is_empty(self) -> bool:
-        """Whether it knows nothing of any CRM: it is new, or the former one was lost."""
+    def places(self, crm: CrmName) -> dict[str, str]:
+        """The organisation of a CRM, and the name of each field there, as they were last."""
+        query = sa.select(places.c.what, places.c.name).where(places.c.crm == crm)
         with self._read() as connection:
-            return not any(
-                connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).scalar()
-                for table in (batches, confirmed, tasks, watermarks)
-            )
+            return {row.what: row.name for row in connection.execute(query)}
+
+    def set_places(
+        self, crm: CrmName, now: Mapping[str, str], *, moved: Iterable[tuple[CrmObject, str]]
+    ) -> None:
+        """Keep where values are, and forget what is known of fields that have another name now."""
+        rows = [{"crm": crm, "what": what, "name": name} for what, name in now.items()]
+        with self._write() as connection:
+            upsert(connection, places, rows)
+            forget_fields(connection, crm, moved)
 
 
 def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:

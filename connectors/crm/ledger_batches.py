@@ -93,9 +93,9 @@ def settle(connection: sa.Connection, plan_id: str, ends: Sequence[Ended]) -> No
 
 
 def forget_tasks(connection: sa.Connection, plan_id: str, ends: Sequence[Ended]) -> None:
-    """Tasks of records that are gone were never sent, and never will be."""
+    """Tasks of records that were deleted were never sent, and never will be."""
     for end in ends:
-        if end.gone or end.successor is not None:
+        if end.gone:
             key = sa.select(intents.c.key).where(
                 intents.c.plan_id == plan_id, intents.c.number == end.number
             )

@@ -29,19 +29,25 @@ from connectors.crm.ledger_tables import (
     upsert,
 )
 from connectors.crm.plans import Intent, IntentKind, IntentState, Plan, PlanStatus
+from contracts.actions import Episode, EpisodeState, TaskState
 from contracts.errors import LedgerError
 
 WAITING: tuple[PlanStatus, ...] = ("open", "held", "approved")
 """Plans that are not over: a newer one takes their place."""
 
+EpisodeKey = tuple[str, str, dt.date]
+"""Account id and playbook; and the day on which an episode of them opened."""
+
 
 def store(connection: sa.Connection, plan: Plan, its_intents: Sequence[Intent]) -> None:
-    """Keep a plan with its intents; what older plans of its lane did not send is skipped."""
-    older = (
-        (plans.c.lane == plan.lane)
-        & (plans.c.made_at <= plan.made_at)
-        & plans.c.status.in_(WAITING)
-    )
+    """Keep a plan with its intents; what older plans did not send is skipped.
+
+    A daily plan takes the place of those of the fast lane, too, unless these know a later day.
+    """
+    same = plans.c.lane == plan.lane
+    if plan.lane == "daily":
+        same = same | (plans.c.as_of <= plan.as_of)
+    older = same & (plans.c.made_at <= plan.made_at) & plans.c.status.in_(WAITING)
     connection.execute(
         sa.update(intents)
         .where(
@@ -80,7 +86,11 @@ def judge(
 
 
 def begin(connection: sa.Connection, plan: Plan, at: dt.datetime) -> None:
-    """Keep what a plan decided, once: episodes that are not closed, tasks that no CRM has."""
+    """Keep what a plan decided, once: episodes that are not closed, tasks that no CRM has.
+
+    A plan that waited for a person may be overtaken: what others have begun or ended since is left
+    out, and so the tasks of it are never sent.
+    """
     fresh = (plans.c.plan_id == plan.plan_id) & plans.c.begun_at.is_(None)
     if not connection.execute(sa.update(plans).where(fresh).values(begun_at=at)).rowcount:
         return
@@ -88,10 +98,40 @@ def begin(connection: sa.Connection, plan: Plan, at: dt.datetime) -> None:
         intents.c.plan_id == plan.plan_id, intents.c.key.is_not(None)
     )
     links = {key: (crm, record) for key, crm, record in connection.execute(of_plan)}
-    decided = [task_row(task, *links.get(task.key, (None, None))) for task in plan.tasks]
+    overtaken = _overtaken(connection, plan)
+    decided = [
+        task_row(task, *links.get(task.key, (None, None)))
+        for task in plan.tasks
+        if task.status == "closed" or _key(task) not in overtaken
+    ]
     upsert(connection, tasks, decided, where=lambda new: tasks.c.status == "planned")
-    opened = [episode_row(episode) for episode in plan.episodes]
+    opened = [episode_row(episode) for episode in plan.episodes if _key(episode) not in overtaken]
     upsert(connection, episodes, opened, where=lambda new: episodes.c.state != "closed")
+
+
+def _overtaken(connection: sa.Connection, plan: Plan) -> set[EpisodeKey]:
+    """The episodes of a plan that were closed since, or in whose place another one was opened."""
+    ended = {_key(episode) for episode in plan.episodes if episode.state == "closed"}
+    begun = {*map(_key, plan.episodes), *map(_key, plan.tasks)} - ended
+    standing: dict[tuple[str, str], dict[dt.date, EpisodeState]] = {}
+    for some in chunks(sorted({account_id for account_id, _, _ in begun})):
+        rows = connection.execute(sa.select(episodes).where(episodes.c.account_id.in_(some)))
+        for row in rows:
+            standing.setdefault((row.account_id, row.playbook), {})[row.opened_on] = row.state
+
+    def is_overtaken(account_id: str, playbook: str, day: dt.date) -> bool:
+        known = standing.get((account_id, playbook), {})
+        return known.get(day) == "closed" or any(
+            other > day or (state != "closed" and (account_id, playbook, other) not in ended)
+            for other, state in known.items()
+            if other != day
+        )
+
+    return {key for key in begun if is_overtaken(*key)}
+
+
+def _key(about: Episode | TaskState) -> EpisodeKey:
+    return about.account_id, about.playbook, about.opened_on
 
 
 def end(

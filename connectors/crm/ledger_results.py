@@ -1,7 +1,7 @@
 """What the ledger keeps of an answer: confirmed values, tasks, tombstones, rejections."""
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -76,6 +76,29 @@ def forget_drift(connection: sa.Connection, fields: Sequence[tuple[RecordKey, st
     )
 
 
+def forget_fields(
+    connection: sa.Connection, crm: CrmName, fields: Iterable[tuple[CrmObject, str]]
+) -> None:
+    """What any record acknowledged or refused in these fields, and who edited them, is past."""
+    for object, field in fields:
+        for table, column in ((confirmed, "shown"), (rejections, "refused")):
+            of_object = (table.c.crm == crm) & (table.c.object == object)
+            rows = connection.execute(
+                sa.select(table.c.record_id, table.c[column]).where(of_object)
+            )
+            left = [
+                {"of": record_id, "left": dumps({n: v for n, v in known.items() if n != field})}
+                for record_id, text in rows
+                if field in (known := orjson.loads(text))
+            ]
+            if left:
+                of_record = of_object & (table.c.record_id == sa.bindparam("of"))
+                values: dict[str, Any] = {column: sa.bindparam("left")}
+                connection.execute(sa.update(table).where(of_record).values(values), left)
+        edited = (drift.c.crm == crm) & (drift.c.object == object) & (drift.c.field == field)
+        connection.execute(sa.delete(drift).where(edited))
+
+
 def shown_of(
     connection: sa.Connection, table: sa.Table, column: str, records: Sequence[RecordKey]
 ) -> dict[RecordKey, Values]:
@@ -104,7 +127,7 @@ def bury(
 
     What a merged record showed says nothing of what its successor shows, so it is forgotten: the
     successor is written whole. Its tasks moved with it, and stay as they are; what was not sent yet
-    is never sent.
+    goes to the successor. On a deleted record it is never sent.
     """
     rows = [
         {"crm": crm, "record_id": record_id, "successor": successor, "seen_at": at}
@@ -113,10 +136,9 @@ def bury(
     upsert(connection, tombstones, rows)
     for (crm, record_id), successor in lost.items():
         of_it = (tasks.c.crm == crm) & (tasks.c.record_id == record_id)
-        connection.execute(
-            sa.update(tasks).where(of_it, tasks.c.status == "planned").values(status="closed")
-        )
         if successor is None:
+            unsent = sa.update(tasks).where(of_it, tasks.c.status == "planned")
+            connection.execute(unsent.values(status="closed"))
             continue
         connection.execute(sa.update(tasks).where(of_it).values(record_id=successor))
         for table in (confirmed, rejections, drift):
@@ -134,39 +156,46 @@ def _keep_rejections(
     connection: sa.Connection,
     written: Mapping[RecordKey, Values],
     rejected: Mapping[RecordKey, tuple[Values, str]],
-    at: dt.datetime,
+    at: dt.datetime | None = None,
 ) -> None:
     if not rejected and _is_empty(connection, rejections):
         return
     known = shown_of(connection, rejections, "refused", [*written, *rejected])
-    rows = []
-    for (crm, object, record_id), (values, reason) in rejected.items():
-        refused = {**known.get((crm, object, record_id), {}), **values}
-        rows.append(_rejection(crm, object, record_id, refused, reason, at))
-    for key, values in written.items():
-        if key in known:  # what is written now is refused no more
-            left = {name: value for name, value in known[key].items() if name not in values}
-            rows.append(_rejection(*key, left, "", at))
-    if rows:
-        upsert(connection, rejections, rows)
+    upsert(
+        connection,
+        rejections,
+        [
+            {
+                "crm": crm, "object": object, "record_id": record_id, "reason": reason,
+                "refused": dumps({**known.get((crm, object, record_id), {}), **values}),
+                "rejected_at": at,
+            }
+            for (crm, object, record_id), (values, reason) in rejected.items()
+        ],
+    )  # fmt: skip
+    # What is written now is refused no more; the rest still is, since when it was refused.
+    left = [
+        {
+            "of_crm": key[0], "of_object": key[1], "of_record_id": key[2],
+            "left": dumps({name: text for name, text in known[key].items() if name not in values}),
+        }
+        for key, values in written.items()
+        if key in known
+    ]  # fmt: skip
+    if left:
+        columns = (rejections.c.crm, rejections.c.object, rejections.c.record_id)
+        of_record = sa.and_(*(column == sa.bindparam(f"of_{column.name}") for column in columns))
+        statement = sa.update(rejections).where(of_record).values(refused=sa.bindparam("left"))
+        connection.execute(statement, left)
         connection.execute(sa.delete(rejections).where(rejections.c.refused == "{}"))
 
 
-def forget_refusals(connection: sa.Connection, refused: Sequence[Intent], at: dt.datetime) -> None:
+def forget_refusals(connection: sa.Connection, refused: Sequence[Intent]) -> None:
     """What these intents write may be offered again, as if it had never been refused."""
     fields = {_record(i): i.changes.values() for i in refused if i.kind == "fields"}
-    _keep_rejections(connection, fields, {}, at)
-    tasks_of = [{"of": key_of(intent)} for intent in refused if intent.task]
-    _changer(connection)(tasks_of, {"rejected": None, "rejected_at": None})
-
-
-def _rejection(
-    crm: CrmName, object: CrmObject, record_id: str, refused: Values, reason: str, at: dt.datetime
-) -> dict[str, Any]:
-    return {
-        "crm": crm, "object": object, "record_id": record_id,
-        "refused": dumps(refused), "reason": reason, "rejected_at": at,
-    }  # fmt: skip
+    _keep_rejections(connection, fields, {})
+    tasks_of = [{"of": key_of(intent)} for intent in refused if intent.kind != "fields"]
+    _changer(connection)(tasks_of, _NOT_REFUSED)
 
 
 def _keep_tasks(
@@ -178,15 +207,16 @@ def _keep_tasks(
     rejected = [
         {"of": key_of(i), "why": end.reason, "moment": at}
         for i, end in ends
-        if i.task and end.state == "rejected"
+        if end.state == "rejected"
     ]
     change = _changer(connection)
     change(opened, {name: sa.bindparam(f"to_{name}") for name in _WRITTEN} | _OPENED)
-    change(closed, {"status": "closed"})
-    change(deleted, {"status": "deleted", "touched": True})
+    change(closed, {"status": "closed", **_NOT_REFUSED})
+    change(deleted, {"status": "deleted", "touched": True, **_NOT_REFUSED})
     change(rejected, _REJECTED)
 
 
+_NOT_REFUSED: dict[str, Any] = {"rejected": None, "rejected_at": None}
 _WRITTEN = ("crm", "record_id", "task_id", "subject", "due_on", "owner_id")
 _REJECTED: dict[str, Any] = {
     "rejected": sa.bindparam("why"),
@@ -198,8 +228,7 @@ _OPENED: dict[str, Any] = {
     "due_on_now": None,
     "owner_id_now": None,
     "owner_now": None,
-    "rejected": None,
-    "rejected_at": None,
+    **_NOT_REFUSED,
 }
 
 

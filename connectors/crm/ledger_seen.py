@@ -58,12 +58,16 @@ def name_owners(connection: sa.Connection, crm: CrmName, names: Mapping[str, str
 
 
 def keep_missing(connection: sa.Connection, keys: Sequence[str]) -> None:
-    """Open tasks that the CRM was asked for and does not have: a human deleted them."""
+    """Open tasks that the CRM was asked for and does not have: a human deleted them.
+
+    Or we may not see them. Such a deletion is inferred, so it touches nothing: a task that shows
+    again is open as it was (`as_shown`).
+    """
     for some in chunks(keys):
         connection.execute(
             sa.update(tasks)
             .where(tasks.c.key.in_(some), tasks.c.status == "open")
-            .values(status="deleted", touched=True)
+            .values(status="deleted")
         )
 
 
@@ -73,18 +77,20 @@ def as_shown(row: sa.Row[Any], seen: SeenTask, crm: CrmName) -> dict[str, Any] |
     A task that another one renamed, handed on, moved to another day, completed, deleted or opened
     again is touched, and stays so. Whoever owns a task that we gave to nobody was chosen by the
     CRM. A task that we closed and that is open now was opened again by a human, but only if it
-    changed since: an index may lag behind.
+    changed since: an index may lag behind. One that was only missing was never deleted.
     """
     former, now = row.modified_at, seen.modified_at
     if former is not None and now is not None and now < former:
         return None
-    status = _status(row.status, seen.status, changed=now is None or now != former)
+    was_hidden = row.status == "deleted" and not row.touched
+    ours: TaskStatus = "open" if was_hidden else row.status
+    status = _status(ours, seen.status, changed=now is None or now != former)
     human = (
         (bool(row.subject) and _plain(row.subject) != _plain(seen.subject))
         or (row.owner_id is not None and seen.owner_id != row.owner_id)
         or (row.due_on is not None and seen.due_on != row.due_on)
         or status in ("completed", "deleted")
-        or (row.status in ("completed", "deleted", "closed") and status == "open")
+        or (ours in ("completed", "deleted", "closed") and status == "open")
     )
     return {
         **row._mapping,

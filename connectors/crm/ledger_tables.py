@@ -236,6 +236,13 @@ watermarks = _table(
     sa.Column("moment", Moment, nullable=False),
 )
 
+places = _table(
+    "places",
+    _key("crm"),
+    _key("what"),  # the organisation, or object and field
+    _text("name"),
+)
+
 leases = _table(
     "leases",
     _key("name"),
@@ -304,6 +311,7 @@ def make_tables(connection: sa.Connection) -> None:
         metadata.create_all(connection)
         connection.execute(sa.insert(versions).values(version=VERSION))
         return
+    metadata.create_all(connection)  # a table that is new since
     version = connection.execute(sa.select(sa.func.max(versions.c.version))).scalar() or 0
     if version > VERSION:
         raise LedgerError(

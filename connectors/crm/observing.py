@@ -16,6 +16,7 @@ from connectors.crm.comparing import HANDOFF_SHOWN_DAYS
 from connectors.crm.ledger import Drift, Ledger
 from connectors.crm.settings import CrmSettings, Target, names_of
 from connectors.crm.writing import CrmName, CrmWriter, SeenRecord
+from contracts.actions import TaskState, is_key_of
 from contracts.crm_fields import CrmObject, written_on
 
 T = TypeVar("T")
@@ -23,9 +24,14 @@ Record = tuple[CrmName, str]
 """A record's CRM and its id there."""
 
 OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
+TASK = "task"
 AT_ONCE = 2000
 OVERLAP = dt.timedelta(minutes=10)
-"""How far before the last look to ask again for tasks: for late commits, and clocks that differ."""
+"""How far before the last look to ask again: for late commits, and clocks that differ."""
+HIDDEN_DAYS = 30
+"""So long a task that is missing is asked for again: it may have been hidden, and not deleted."""
+FEW_RECORDS = 1000
+"""So many records of our own are cheaper to read back than an edit is to miss."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def observe(
     writers: Mapping[CrmName, CrmWriter],
     settings: CrmSettings,
     *,
+    tenant: str,
     now: dt.datetime,
     accounts: Collection[str] | None = None,
     without_tasks: Collection[CrmName] = (),
@@ -54,6 +61,7 @@ def observe(
         ledger: where it is kept.
         writers: the CRMs.
         settings: `crm.yaml`.
+        tenant: whose tasks are ours; a CRM may have those of another company of the same owner.
         now: the company's clock.
         accounts: ask for the open tasks of these alone: what a plan for a few of them needs.
         without_tasks: CRMs whose tasks cannot be asked for, because they lack the key.
@@ -63,16 +71,19 @@ def observe(
     Raises:
         SourceError: a CRM cannot be read; what was read before it is kept.
     """
-    rebuilt = ledger.is_empty()
+    rebuilt = False
     tasks = records = 0
     drift: list[Drift] = []
     for crm, writer in writers.items():
         target = settings.targets[crm]
         has_tasks = target.tasks and crm not in without_tasks
-        if accounts is not None and not rebuilt:
+        what = (*OBJECTS, TASK) if has_tasks else OBJECTS
+        unread = any(ledger.watermark(crm, each) is None for each in what)
+        rebuilt = rebuilt or unread
+        if accounts is not None and not unread:
             tasks += _tasks_of_accounts(ledger, crm, writer, accounts, now) if has_tasks else 0
             continue
-        tasks += _tasks(ledger, crm, writer, now) if has_tasks else 0
+        tasks += _tasks(ledger, crm, writer, tenant, now) if has_tasks else 0
         for object in OBJECTS:
             count, found = _records(ledger, crm, writer, target, object, now, planned)
             records += count
@@ -104,31 +115,46 @@ def planned_records(connection: duckdb.DuckDBPyConnection, day: dt.date) -> set[
     return {(crm, record_id) for crm, record_id in rows}
 
 
-def look_later(ledger: Ledger, crms: Sequence[CrmName], *, now: dt.datetime) -> None:
-    """After an apply: do not read back as news what we wrote ourselves.
+def look_later(ledger: Ledger, crms: Sequence[CrmName], *, written: int, now: dt.datetime) -> None:
+    """After an apply of very many records: do not read back as news what we wrote ourselves.
 
-    What a human edits in one of our fields during the apply is not reported then. It is not lost
+    What a human edits in one of our fields during that apply is not reported then. It is not lost
     either: a field is written only when our own value changes.
     """
+    if written <= FEW_RECORDS:
+        return
     for crm in crms:
         for object in OBJECTS:
             ledger.set_watermark(crm, object, now)
 
 
-def _tasks(ledger: Ledger, crm: CrmName, writer: CrmWriter, now: dt.datetime) -> int:
-    since = ledger.watermark(crm, "task")
-    seen = list(writer.tasks_changed(since - OVERLAP if since else None))
+def _tasks(ledger: Ledger, crm: CrmName, writer: CrmWriter, tenant: str, now: dt.datetime) -> int:
+    since = ledger.watermark(crm, TASK)
+    known = {task.key: task for task in ledger.tasks_of(crm)}
+    seen = [
+        task
+        for task in writer.tasks_changed(since - OVERLAP if since else None)
+        if task.key in known or is_key_of(task.key, tenant=tenant, episode=task.episode)
+    ]
     told = {task.key for task in seen}
     # A deletion is not told by every CRM: an open task that is not heard of is asked for by key.
-    open_ones = [
-        task.key for task in ledger.tasks_of(crm) if task.status == "open" and task.key not in told
+    asked = [
+        task.key
+        for task in known.values()
+        if task.key not in told and (task.status == "open" or _may_be_hidden(task, now.date()))
     ]
     ledger.saw_tasks(crm, seen, now)
-    count = len(seen) + _by_key(ledger, crm, writer, open_ones, now)
+    count = len(seen) + _by_key(ledger, crm, writer, asked, now)
     if ledger.nameless_owners(crm):  # people's weeks are counted and shown by their names
         ledger.name_owners(crm, {owner.id: owner.name for owner in writer.owners()})
-    ledger.set_watermark(crm, "task", now)
+    ledger.set_watermark(crm, TASK, now)
     return count
+
+
+def _may_be_hidden(task: TaskState, today: dt.date) -> bool:
+    """Whether a task is missing, and nobody was seen deleting it."""
+    since = task.decided_on or task.opened_on
+    return task.status == "deleted" and not task.touched and (today - since).days <= HIDDEN_DAYS
 
 
 def _tasks_of_accounts(
@@ -170,12 +196,13 @@ def _records(
     ours = {field.name for field in written_on(object)}
     fields = [name for name in names_of(crm, target, object) if name in ours]
     if not fields:
+        ledger.set_watermark(crm, object, now)
         return 0, []
     count, drift = 0, []
     since = ledger.watermark(crm, object)
-    adopts = since is None and not _knows(ledger, crm, object)
+    adopts = since is None
     wanted = planned() if adopts else ()
-    changed = iter(writer.records_changed(object, since, fields))
+    changed = iter(writer.records_changed(object, since - OVERLAP if since else None, fields))
     while seen := list(islice(changed, AT_ONCE)):
         count += len(seen)
         if adopts:
@@ -186,15 +213,6 @@ def _records(
         drift += ledger.saw_records(crm, seen, now)
     ledger.set_watermark(crm, object, now)
     return count, drift
-
-
-def _knows(ledger: Ledger, crm: CrmName, object: CrmObject) -> bool:
-    """Whether the ledger knows what any record of an object acknowledged."""
-    of = (crm, object)
-    return any(
-        of in zip(part["crm"].to_pylist(), part["object"].to_pylist(), strict=True)
-        for part in ledger.confirmed()
-    )
 
 
 def _shows_us(record: SeenRecord) -> bool:

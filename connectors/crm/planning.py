@@ -46,6 +46,7 @@ class Surroundings:
         crm_of_task: The CRM of each task that was decided before, by key.
         carried: Tasks of earlier plans that were decided, and that the CRM never acknowledged.
         states: What is known of the tasks that were decided before, by key.
+        refused: Tasks, by key, that the CRM refused to write not long ago.
     """
 
     records: Mapping[str, CrmRecord]
@@ -54,6 +55,7 @@ class Surroundings:
     crm_of_task: Mapping[str, CrmName] = field(default_factory=dict)
     carried: tuple[Intent, ...] = ()
     states: Mapping[str, TaskState] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
 
 
 def records_of(
@@ -160,27 +162,35 @@ def _tasks_to_open(
 
 
 def _still_wanted(decisions: Decisions, around: Surroundings) -> list[Intent]:
-    """Tasks that an earlier plan could not send, as they were decided then."""
+    """Tasks that an earlier plan could not send, as they were decided then.
+
+    Where their record was merged meanwhile they go to the one that their account has now.
+    """
     cleared = {closing.key for closing in decisions.close}
-    return [
-        Intent(
-            0, "open_task", old.crm, None, old.record_id, old.account_id, task=old.task, why=old.why
+    wanted = []
+    for old in around.carried:
+        if old.task is None or old.task.key in cleared or old.crm not in around.people:
+            continue
+        record_id = old.record_id
+        if (old.crm, record_id) in around.gone:
+            now = around.records.get(old.account_id)
+            if now is None or now.crm != old.crm or (now.crm, now.record_id) in around.gone:
+                continue
+            record_id = now.record_id
+        task = replace(old.task, record_id=record_id)
+        wanted.append(
+            Intent(0, "open_task", old.crm, None, record_id, old.account_id, task=task, why=old.why)
         )
-        for old in around.carried
-        if old.task is not None
-        and old.task.key not in cleared
-        and old.crm in around.people
-        and (old.crm, old.record_id) not in around.gone
-    ]
+    return wanted
 
 
 def _never_sent(decisions: Decisions, around: Surroundings) -> list[TaskState]:
     """Tasks whose condition cleared before the CRM ever had them: there is nothing to close."""
-    unsent = {old.task.key for old in around.carried if old.task is not None}
+    states = ((closing, around.states.get(closing.key)) for closing in decisions.close)
     return [
-        replace(around.states[closing.key], status="closed")
-        for closing in decisions.close
-        if closing.task_id is None and closing.key in unsent and closing.key in around.states
+        replace(state, status="closed")
+        for closing, state in states
+        if closing.task_id is None and state is not None and state.status == "planned"
     ]
 
 
@@ -233,7 +243,7 @@ def _tasks_to_close(decisions: Decisions, around: Surroundings) -> Iterator[Inte
     for closing in sorted(decisions.close, key=lambda closing: closing.key):
         record = around.records.get(closing.account_id)
         crm = around.crm_of_task.get(closing.key) or (record.crm if record else None)
-        if crm is None or closing.task_id is None:
+        if crm is None or closing.task_id is None or closing.key in around.refused:
             continue
         yield Intent(
             0, "close_task", crm, None, record.record_id if record else "", closing.account_id,

@@ -145,7 +145,7 @@ class Channel:
             if self._refused_alone == len(batch) >= ALL_REFUSED:
                 # Which is no verdict on any of them: they are offered again.
                 reason = "every record of a batch was refused, each in a call of its own"
-                self.ledger.withdraw_refusals(self.plan_id, batch, reason, self.now())
+                self.ledger.withdraw_refusals(self.plan_id, batch, reason)
                 raise Halt(f"{reason}; run `healthloop doctor`", failed=True)
         return locked
 

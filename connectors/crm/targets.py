@@ -40,15 +40,19 @@ def open_writers(company: Company, settings: CrmSettings) -> dict[CrmName, CrmWr
 
 def check_accounts(
     company: Company, settings: CrmSettings, writers: Mapping[CrmName, CrmWriter]
-) -> None:
+) -> dict[CrmName, str]:
     """Make sure that what was read from one organisation is not written into another.
+
+    Returns whose data each writer opens.
 
     Raises:
         SourceRefused: the credentials for writing open another account than those for reading, or
             than `expect_account` says.
     """
-    for crm, target in settings.targets.items():
-        right_account(company, crm, target, writers[crm])
+    return {
+        crm: right_account(company, crm, target, writers[crm])
+        for crm, target in settings.targets.items()
+    }
 
 
 def right_account(company: Company, crm: CrmName, target: Target, writer: CrmWriter) -> str:

@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.actions import Priority
+from contracts.actions import MOST_TASKS, Priority
 from contracts.company import Strict
 from contracts.documents import nearest
 from scoring.config.metrics import Days, Finite
@@ -159,7 +159,7 @@ class Playbook(Strict):
     audience: AppliesTo = AppliesTo()
     cooldown: Days = 30
     holdout: float = Field(default=0.0, ge=0, le=0.5)
-    tasks: list[PlaybookTask] = Field(min_length=1, max_length=9)
+    tasks: list[PlaybookTask] = Field(min_length=1, max_length=MOST_TASKS)
     clears_when: str | None = None
     escalate: Escalation | None = None
     value_at_risk: str | None = None

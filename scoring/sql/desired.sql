@@ -9,7 +9,7 @@ known_at <= {{ instant }} AND (superseded_at IS NULL OR superseded_at > {{ insta
 {%- endset %}
 -- One line without control characters, no longer than its field, in code points; empty is null.
 CREATE OR REPLACE TEMP MACRO one_line(given, length) AS nullif(
-    trim(left(trim(regexp_replace(given, '[[:cntrl:][:space:]]+', ' ', 'g')), length)), ''
+    trim(left(trim(regexp_replace(given, '[[:cntrl:][:space:]\x{80}-\x{9F}]+', ' ', 'g')), length)), ''
 );
 
 CREATE OR REPLACE TEMP TABLE handoff_facts (

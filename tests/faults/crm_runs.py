@@ -41,6 +41,7 @@ NOW = dt.datetime(2026, 6, 30, 20, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 LEASE_SECONDS = 300.0
 PLAYBOOK = "champion-left"
+TENANT = "acme"
 
 PERSONAL = "Lovelace"
 """Stands in every text that is written and in every message of a CRM, and in no reason of ours."""
@@ -239,7 +240,7 @@ class Crm:
         """See what people did, as each day's run does first."""
         settings = CrmSettings.model_validate({self.name: self.target.model_dump()})
         writers = {self.name: writer or self.writer()}
-        return observe(ledger, writers, settings, now=self.now())
+        return observe(ledger, writers, settings, tenant=TENANT, now=self.now())
 
     # Plans
 
@@ -441,7 +442,7 @@ def _draft(account_id: str, number: int) -> TaskDraft:
     name = f"{PLAYBOOK}-{number}"
     return TaskDraft(
         key=task_key(
-            tenant="acme", account_id=account_id, playbook=name, opened_on=opened_on, task="1"
+            tenant=TENANT, account_id=account_id, playbook=name, opened_on=opened_on, task="1"
         ),
         account_id=account_id, playbook=name, opened_on=opened_on, task="1", role="csm",
         owner="Ada Lovelace", subject=f"Find who follows Ada {PERSONAL} ({number})",

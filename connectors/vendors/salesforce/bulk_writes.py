@@ -229,7 +229,10 @@ def _at(line: Sequence[str], place: int | None) -> str:
 
 
 def _cell(value: Value) -> str:
-    return NULL if value is None else str(value)
+    if value is None:
+        return NULL
+    # No file can say these very letters: they would empty the field.
+    return "N/A" if value == NULL else str(value)
 
 
 def _path(job_id: str) -> str:
