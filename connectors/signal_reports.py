@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from connectors.health import StreamHealth
 from connectors.identity import IdentityReport
+from contracts.company import Limits
+from contracts.tables import TABLES
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class TableReport:
     def quarantine_share(self) -> float:
         """Share of the rows read that broke the contract."""
         return self.quarantined / self.rows_read if self.rows_read else 0.0
+
+    def breaks(self, limits: Limits) -> bool:
+        """Whether more rows broke the contract than may; one typed by people breaks nothing."""
+        allowed = limits.quarantine_share_of(self.source, self.table)
+        return self.quarantine_share > allowed and not TABLES[self.table].by_hand
 
 
 @dataclass(frozen=True)

@@ -519,7 +519,7 @@ class _Builder:
         limits = self.company.settings.limits
         streams = {(m.source, m.table): m.streams for m in mappings}
         for report in reports:
-            if report.quarantine_share > limits.quarantine_share_of(report.source, report.table):
+            if report.breaks(limits):
                 for stream in streams[report.source, report.table]:
                     self.suspects.setdefault(
                         stream,

@@ -38,7 +38,8 @@ class Table:
     """One canonical table: its grain, the column that dates a row, and its columns.
 
     `key` identifies a fact within a source; two rows with one key are two versions of one fact.
-    `time` is the column that says when the fact happened.
+    `time` is the column that says when the fact happened. Rows `by_hand` are what people type into
+    the CRM: a mistake of theirs sets a row aside, and never holds a run.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Table:
     key: tuple[str, ...]
     time: str
     columns: tuple[Column, ...]
+    by_hand: bool = False
     by_name: dict[str, Column] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -301,6 +303,7 @@ HANDOFFS = Table(
     "What sales hands over with a deal, every version kept. Contacts stand here by their id",
     key=("opportunity_id",),
     time="created_at",
+    by_hand=True,
     columns=(
         _ACCOUNT_KEY,
         Column("opportunity_id", "VARCHAR", "The CRM's id", required=True),
@@ -379,6 +382,7 @@ OVERRIDES = Table(
     "Scores that people set by hand in the CRM. Applied to scores, no metric's input",
     key=("override_id",),
     time="given_at",
+    by_hand=True,
     columns=(
         _ACCOUNT_KEY,
         Column("override_id", "VARCHAR", "The CRM's id of the account's record", required=True),

@@ -198,10 +198,12 @@ def _of_target(
         also = ", and so does the key of tasks" if target.tasks else ""
         yield Seen("ok", f"every field that is written is there and serves{also}")
     lines = list(in_few_lines([*ready, *_asked(writer.rights)]))
-    yield from lines[:MOST_LINES]
-    if len(lines) > MOST_LINES:
-        left = len(lines) - MOST_LINES
-        yield Seen("problem", f"{left} more", f"`healthloop provision {crm}` shows all of it")
+    wrong = [seen for seen in lines if seen.level != "ok"]
+    yield from wrong[:MOST_LINES]
+    if left := wrong[MOST_LINES:]:
+        level = "problem" if any(seen.level == "problem" for seen in left) else "note"
+        yield Seen(level, f"{len(left)} more", f"`healthloop provision {crm}` shows all of it")
+    yield from (seen for seen in lines if seen.level == "ok")
     if target.tasks:
         customers = [record for record in known.customers if record.crm == crm]
         yield from _asked(lambda: _of_people(company, target, writer, customers, queues))

@@ -315,8 +315,8 @@ class _Today:
 
     def _leave(self, tasks: Iterable[TaskState], why: str) -> None:
         for task in tasks:
-            if task.status == "closed":
-                continue
+            if task.status in ("planned", "closed"):
+                continue  # it is in nobody's list
             if task.status in FINISHED:
                 reason = f"a person {task.status} it"
             elif task.touched:

@@ -341,7 +341,7 @@ def _states_sql(fields: Sequence[str], refresh_days: int, *, refused: bool) -> s
     """
     days = [name for name in fields if name.endswith("_as_of")]
     plain = [name for name in fields if name not in days]
-    states = "".join(f", {_state_sql(name, refused)} AS state_{name}" for name in plain)
+    states = "".join(f", {_state_sql(name, plain, refused)} AS state_{name}" for name in plain)
     of_days = "".join(
         f", {_as_of_state_sql(name, plain, refresh_days, refused)} AS state_{name}" for name in days
     )
@@ -365,11 +365,20 @@ def _states_sql(fields: Sequence[str], refresh_days: int, *, refused: bool) -> s
         )))"""
 
 
-def _state_sql(name: str, refused: bool) -> str:
-    """The state of one field of one record, as a letter; a dash where there is nothing to show."""
+def _state_sql(name: str, plain: Sequence[str], refused: bool) -> str:
+    """The state of one field of one record, as a letter; a dash where there is nothing to show.
+
+    A score is offered whole: what was refused before goes along with what is new of it, so that no
+    record shows the band of one day beside the score of another.
+    """
     otherwise = f"'{CODES['write']}'"
     if refused:
-        otherwise = f"""CASE WHEN refused IS NOT NULL AND {_same_sql(name, "no", "refused")}
+        nothing_new = " AND ".join(
+            f"({_same_sql(other, 'was', 'acknowledged')} OR {_same_sql(other, 'no', 'refused')})"
+            for other in plain
+            if group_of(other) == group_of(name)
+        )
+        otherwise = f"""CASE WHEN refused IS NOT NULL AND {nothing_new}
             THEN '{CODES["rejected"]}' ELSE {otherwise} END"""
     return _unless_kept_sql(name, otherwise)
 

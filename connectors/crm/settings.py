@@ -286,7 +286,16 @@ def _unlike_source(
         read: dict[str, str] = config.fields_of(object)  # type: ignore[attr-defined]
         meanings = {name.casefold(): meaning for meaning, name in read.items()}
         filled = {field.name: field.name.removeprefix("handoff_") for field in read_on(object)}
+        first: dict[str, str] = {}
         for field, name in names_of(crm, target, object).items():
+            if first.setdefault(name.casefold(), field) != field:
+                given = field if field in target.fields.get(object, {}) else first[name.casefold()]
+                yield (
+                    ("fields", object, given),
+                    f"{crm}.fields: {first[name.casefold()]} and {field} of {object} would both be "
+                    f"'{name}'",
+                    "give each field a name of its own",
+                )
             is_read = read.get(filled.get(field, ""))
             if field not in filled and name.casefold() in meanings:
                 yield (

@@ -136,7 +136,7 @@ def _checks(company: Company, report: BuildReport, table: str) -> list[dg.AssetC
 
 def _contract(limits: Limits, table: str, parts: Sequence[TableReport]) -> dg.AssetCheckResult:
     allowed = {part: limits.quarantine_share_of(part.source, table) for part in parts}
-    bad = [part for part in parts if part.quarantine_share > allowed[part]]
+    bad = [part for part in parts if part.breaks(limits)]
     worst = max((part.quarantine_share for part in parts), default=0.0)
     return dg.AssetCheckResult(
         check_name=CONTRACT,
@@ -145,7 +145,8 @@ def _contract(limits: Limits, table: str, parts: Sequence[TableReport]) -> dg.As
         description="; ".join(
             f"{part.quarantine_share:.1%} of the rows of {part.source} for {table} break the "
             f"contract ({allowed[part]:.0%} is allowed); look into signals.quarantine, then "
-            f"correct sources/{part.source}/{table}.sql"
+            f"correct sources/{part.source}/{table}.sql, or "
+            "allow more in `limits: {quarantine_shares: ...}` of company.yaml"
             for part in bad
         )
         or None,

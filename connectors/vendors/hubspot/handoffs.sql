@@ -72,7 +72,9 @@ SELECT
     champion,
     decision_maker,
     TRY_CAST(TRY_CAST(stakeholders_met AS DOUBLE) AS BIGINT) AS stakeholders_met,
-    TRY_CAST(sentiment AS DOUBLE)                       AS sentiment,
+    -- What is none of the five says nothing, and takes nothing along.
+    CASE WHEN TRY_CAST(sentiment AS DOUBLE) BETWEEN 1 AND 5 THEN TRY_CAST(sentiment AS DOUBLE) END
+                                        AS sentiment,
     coalesce(
         CAST(from_epoch_ms(TRY_CAST(kickoff_on AS BIGINT)) AS DATE),
         TRY_CAST(left(kickoff_on, 10) AS DATE)

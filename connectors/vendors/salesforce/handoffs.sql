@@ -32,7 +32,9 @@ SELECT
     champion,
     decision_maker,
     stakeholders_met,
-    TRY_CAST(sentiment AS DOUBLE)           AS sentiment,
+    -- What is none of the five says nothing, and takes nothing along.
+    CASE WHEN TRY_CAST(sentiment AS DOUBLE) BETWEEN 1 AND 5 THEN TRY_CAST(sentiment AS DOUBLE) END
+                                        AS sentiment,
     TRY_CAST(kickoff_on AS DATE)            AS kickoff_on,
     created                                 AS created_at,
     won_at,

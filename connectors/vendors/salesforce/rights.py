@@ -169,7 +169,9 @@ def rights(
     else:
         found = [*narrow, *_wide(held, target)]
     if not found:
-        found = [Finding("ok", "the user has the rights that are needed, and no others")]
+        found = [
+            Finding("ok", "the user's rights on objects are those that are needed, and no others")
+        ]
     return [*found, *_of_budget(budget(), target)]
 
 
