@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from connectors.crm.ledger import Ledger
 from connectors.crm.people import People
 from connectors.crm.planning import CrmRecord, records_of
-from connectors.crm.plans import Drift
+from connectors.crm.plans import Drift, Refusal
 from connectors.crm.settings import LEDGER_FILE, CrmSettings, Target, check_crm
 from connectors.crm.targets import open_writer, right_account
 from connectors.crm.writing import CrmName, CrmWriter
@@ -112,7 +112,7 @@ def _of_writes(ledger: Ledger) -> Iterator[Seen]:
     """What was sent and not answered, what the CRM refused, what people edited."""
     unknown = sum(len(batch.intents) for batch in ledger.sent())
     drift = ledger.drift()
-    refused, tasks = len(ledger.rejections()), Counter(ledger.rejected_tasks().values())
+    refused, tasks = ledger.refusals(), Counter(ledger.rejected_tasks().values())
     if unknown:
         yield Seen(
             "note", f"of {unknown:,} writes nobody knows yet whether they arrived",
@@ -120,8 +120,8 @@ def _of_writes(ledger: Ledger) -> Iterator[Seen]:
         )  # fmt: skip
     if refused:
         yield Seen(
-            "note", f"{refused:,} records refused values for good",
-            "look for a validation rule of the CRM; a value that changes is tried again",
+            "note", refusing(refused),
+            "mend the rule or the right in the CRM, then `healthloop plan --retry-refused`",
         )  # fmt: skip
     for reason, count in tasks.items():
         yield Seen("note", f"{count:,} tasks were refused: {reason}", "mend it in the CRM")
@@ -130,6 +130,20 @@ def _of_writes(ledger: Ledger) -> Iterator[Seen]:
             "note", edited(drift),
             "they stay until our own value changes; let people only view them (docs/crm.md)",
         )  # fmt: skip
+
+
+def refusing(refused: Sequence[Refusal]) -> str:
+    """Which records refuse values of ours, and why.
+
+    >>> refusing([Refusal("hubspot", "account", "7", ("risk_band",), "INVALID_OPTION")])
+    'hubspot account 7 refuses risk_band (INVALID_OPTION)'
+    """
+    told = [
+        f"{r.crm} {r.object} {r.record_id} refuses {', '.join(r.fields)} ({r.reason})"
+        for r in refused[:MOST_ALIKE]
+    ]
+    left = len(refused) - MOST_ALIKE
+    return "; ".join(told) + (f"; and {left:,} more records" if left > 0 else "")
 
 
 def edited(drift: Sequence[Drift]) -> str:
@@ -201,8 +215,10 @@ def _of_target(
     wrong = [seen for seen in lines if seen.level != "ok"]
     yield from wrong[:MOST_LINES]
     if left := wrong[MOST_LINES:]:
-        level = "problem" if any(seen.level == "problem" for seen in left) else "note"
-        yield Seen(level, f"{len(left)} more", f"`healthloop provision {crm}` shows all of it")
+        worst = min(left, key=lambda seen: seen.level != "problem")
+        yield Seen(
+            worst.level, f"{len(left)} more", f"`healthloop provision {crm}` shows all of it"
+        )
     yield from (seen for seen in lines if seen.level == "ok")
     if target.tasks:
         customers = [record for record in known.customers if record.crm == crm]

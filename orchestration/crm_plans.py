@@ -4,6 +4,8 @@ The steps are those of `connectors.crm` and `scoring.actions`; here they only fo
 """
 
 import datetime as dt
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -61,11 +63,13 @@ def plan_day(
     day: dt.date,
     *,
     clock: Clock,
+    retry_refused: bool = False,
 ) -> Planned:
     """Make the plan of a scored day, judge it at the gate, and keep it in the ledger.
 
     Only reads from the CRM. Without one that can be asked, a dry run still shows the plan.
     Accounts that were scored live after that day are left as they are: the CRM shows newer scores.
+    With `retry_refused` what the CRM refused is offered again, as it is after `refresh_days`.
 
     Raises:
         HeldError: another run is at work on the CRM, or it is another organisation than before.
@@ -83,7 +87,7 @@ def plan_day(
         connection, library, day, instant=over, scores=scores, contributions=contributions
     )
     crms = Crms(company, settings_of(company))
-    scope = _Scope(day, "daily", without=frozenset(newer))
+    scope = _Scope(day, "daily", without=frozenset(newer), retry_refused=retry_refused)
     return _plan(crms, library, connection, scope, clock=clock)
 
 
@@ -143,6 +147,7 @@ class _Scope:
     accounts: set[str] | None = None
     without: frozenset[str] = frozenset()
     relations: Relations = field(default_factory=Relations)
+    retry_refused: bool = False
 
 
 def _plan(
@@ -212,7 +217,8 @@ def _made(
     now: dt.datetime,
     made_at: dt.datetime,
 ) -> Planned:
-    long_ago = now - dt.timedelta(days=settings.refresh_days)
+    patience = dt.timedelta(days=0 if scope.retry_refused else settings.refresh_days)
+    long_ago = now - patience
     tombstones, tasks = ledger.tombstones(), ledger.tasks()
     field_changes.load_confirmed(connection, ledger.confirmed())
     changes = field_changes.make_changes(
@@ -234,7 +240,7 @@ def _made(
         episodes=ledger.episodes(),
         tasks=tasks,
         tasks_per_owner_a_week=settings.actions.tasks_per_owner_a_week,
-        capacity=settings.actions.capacity,
+        capacity=settings.actions.capacity | _no_week_of_theirs(people),
         only=scope.accounts,
         without=scope.without,
         reachable={
@@ -270,6 +276,11 @@ def _made(
     return Planned(plan, tuple(intents), changes, None, (), stored=False)
 
 
+def _no_week_of_theirs(people: Mapping[CrmName, People]) -> dict[str, int]:
+    """Room without end for those who cannot own tasks any more: others do them in their place."""
+    return {name: sys.maxsize for of_crm in people.values() for name in of_crm.inactive}
+
+
 def in_use(settings: CrmSettings) -> dict[tuple[CrmName, CrmObject], set[str]]:
     """The fields that are written, by CRM and object."""
     return {
@@ -280,14 +291,29 @@ def in_use(settings: CrmSettings) -> dict[tuple[CrmName, CrmObject], set[str]]:
     }
 
 
-def newest_plan(company: Company, day: dt.date) -> Plan | None:
+@dataclass(frozen=True)
+class Stored:
+    """A plan in the ledger: how many of its writes ended how, and why some were put off."""
+
+    plan: Plan
+    ends: Mapping[str, int]
+    put_off: tuple[str, ...]
+
+
+def newest_plan(company: Company, day: dt.date) -> Stored | None:
     """The newest plan of a day in the ledger; None where there is none, or no `crm.yaml`."""
     settings = read_crm(company)
     if settings is None:
         return None
     with ledger_of(company, settings) as ledger:
         plan = ledger.newest()
-    return plan if plan and plan.as_of == day and plan.lane == "daily" else None
+        if plan is None or plan.as_of != day or plan.lane != "daily":
+            return None
+        ends: Counter[str] = Counter()
+        for (_, state), count in ledger.counts(plan.plan_id).items():
+            ends[state] += count
+        put_off = ledger.reasons(plan.plan_id, "deferred")
+    return Stored(plan, ends, tuple(f"{crm}: {reason}" for crm, reason in put_off))
 
 
 def _unreachable(crms: Crms) -> list[str]:

@@ -50,17 +50,23 @@ class Verdict(dg.Config):
 def judge_and_apply(
     context: dg.OpExecutionContext, config: Verdict, company_folder: CompanyFolder
 ) -> None:
-    """Let a held plan go, or drop it."""
+    """Let a held plan go, or drop it; what was written is shown at the asset of writes, too."""
     with told_to_dagster(retries=False):
         company = company_folder.read()
         judge_plan(company, config.plan, approve=config.approve, by=config.by, clock=clock)
         if not config.approve:
             return
         with draining() as stop:
-            _, applied = apply(
+            done, applied = apply(
                 company, config.plan, clock=clock, stop=stop, progress=context.log.info
             )
-    context.add_output_metadata({"requests": applied.calls})
+    for reason in applied.degraded:
+        context.log.warning(reason)
+    metadata = crm.writes_metadata(done, applied)
+    context.add_output_metadata(metadata)
+    if done.lane == "daily":
+        day = done.as_of.isoformat()
+        context.log_event(dg.AssetMaterialization(crm.WRITES, partition=day, metadata=metadata))
     if applied.failed:
         raise dg.Failure(applied.failed, allow_retries=False)
 

@@ -219,7 +219,7 @@ def test_a_run_says_what_it_planned_and_wrote_and_names_no_person(company):
     record = company.record_of(account)
     assert f"| account | {record} | upsell_score |" in planned["fields_edited_by_people"]
     assert written["fields_written"] == planned["records"] == 1
-    assert written["fields_rejected"] == written["fields_deferred"] == 0
+    assert not {"fields_rejected", "fields_deferred", "put_off"} & written.keys()
     assert company.fields(account)["risk_score"] == 91
     names = {name for (name,) in company.rows("SELECT DISTINCT owner FROM metrics.accounts")}
     told = f"{planned} {written}"

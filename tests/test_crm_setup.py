@@ -131,7 +131,7 @@ def test_a_portal_whose_tasks_take_no_unique_property_gets_its_fields_and_no_tas
         "values (VALIDATION_ERROR)"
     )
     assert re.fullmatch(
-        r"hubspot refused 1 of \d+ steps; do what is still to do by hand, and run this again",
+        r"hubspot: still to do: 1 of \d+ steps; do as they say, and run this again",
         summary,
     )
     _, _, left = answer.out.partition("Still to do\n")

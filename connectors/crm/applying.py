@@ -7,7 +7,7 @@ read back before anything is sent again. Fields come before tasks, which lock th
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from connectors.collecting import rarely_collecting
@@ -46,6 +46,7 @@ class Applied:
         seconds: How long it took, by the clock that was given.
         failed: Why a person has to act; None where nobody has to.
         degraded: What was put off, and why.
+        refused: What the CRM refused, and why: a line a record.
     """
 
     plan_id: str
@@ -54,6 +55,7 @@ class Applied:
     seconds: float
     failed: str | None = None
     degraded: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def total(self, state: IntentState) -> int:
         """How many intents of any kind ended so."""
@@ -119,7 +121,7 @@ def apply_plan(
     )
     ledger.begin_plan(plan_id, now())
     planned = ledger.intents(plan_id, "planned")
-    degraded, failed = list(found.waiting), None
+    failed = None
     for crm in sorted({intent.crm for intent in planned}):
         mine = [intent for intent in planned if intent.crm == crm]
         try:
@@ -131,15 +133,27 @@ def apply_plan(
                 fallback_owner=(fallback_owner or {}).get(crm),
             )  # fmt: skip
             run = _Run(channel, mine, bulk_above.get(crm, len(mine)), patience_seconds, progress)
-            degraded += run.carry_out()
+            run.carry_out()
         except Halt as halt:
-            count = _defer_rest(ledger, plan_id, crm, halt.reason)
-            degraded.append(f"{crm}: {count:,} deferred: {halt.reason}")
+            _defer_rest(ledger, plan_id, crm, halt.reason)
             failed = failed or (f"{crm}: {halt.reason}" if halt.failed else None)
     ledger.end_plan(plan_id, now())
     seconds = (now() - began).total_seconds()
     calls = _requests(writers) - before
-    return Applied(plan_id, _counts(ledger, plan_id), calls, seconds, failed, tuple(degraded))
+    put_off = ledger.reasons(plan_id, "deferred").items()
+    return Applied(
+        plan_id, _counts(ledger, plan_id), calls, seconds, failed,
+        degraded=(
+            *found.waiting, *(f"{crm}: {n:,} deferred: {reason}" for (crm, reason), n in put_off),
+        ),
+        refused=tuple(_refused_lines(ledger.intents(plan_id, "rejected"))),
+    )  # fmt: skip
+
+
+def _refused_lines(intents: Iterable[Intent]) -> Iterator[str]:
+    for i in intents:
+        what = f"{i.object} {i.record_id}" if i.object else f"a task on {i.record_id}"
+        yield f"{i.crm} {what} ({i.account_id}): {i.reason}"
 
 
 def recover(
@@ -214,20 +228,18 @@ class _Run:
     patience_seconds: float
     progress: Callable[[str], None]
 
-    def carry_out(self) -> list[str]:
-        """Send everything; returns what was put off, and why.
+    def carry_out(self) -> None:
+        """Send everything.
 
         Raises:
             Halt: the rest is to be deferred.
         """
-        notes = []
         for kind, object, name in _GROUPS:
             group = [i for i in self.intents if i.kind == kind and i.object in (object, None)]
             if group:
-                notes += self._group(group, name)
-        return notes
+                self._group(group, name)
 
-    def _group(self, group: Sequence[Intent], name: str) -> list[str]:
+    def _group(self, group: Sequence[Intent], name: str) -> None:
         channel, crm = self.channel, self.channel.writer.name
         if group[0].kind == "close_task":
             self._look_again(group)
@@ -240,15 +252,11 @@ class _Run:
             self.progress(f"{crm}: {name}: {min(done, len(group)):,} of {len(group):,}")
 
         channel.tell = tell
-        notes, bulk = [], channel.writer.bulk
+        bulk = channel.writer.bulk
         left: Sequence[Intent] = group
         if bulk and group and group[0].kind == "fields" and len(group) > self.bulk_above:
-            left, waiting = send_by_jobs(
-                channel, bulk, group, patience_seconds=self.patience_seconds
-            )
-            notes = [f"{crm}: {name}: {AT_WORK}"] if waiting else []
+            left = send_by_jobs(channel, bulk, group, patience_seconds=self.patience_seconds)
         channel.send(left)
-        return notes
 
     def _look_again(self, group: Sequence[Intent]) -> None:
         """Before tasks are closed: what people did with them since the plan was made."""
@@ -343,10 +351,9 @@ def _tasks(ledger: Ledger) -> dict[str, TaskState]:
     return {task.key: task for task in ledger.tasks()}
 
 
-def _defer_rest(ledger: Ledger, plan_id: str, crm: CrmName, reason: str) -> int:
+def _defer_rest(ledger: Ledger, plan_id: str, crm: CrmName, reason: str) -> None:
     rest = [i for i in ledger.intents(plan_id, "planned") if i.crm == crm]
     ledger.settle(plan_id, [Ended(intent.number, "deferred", reason) for intent in rest])
-    return len(rest)
 
 
 def _counts(ledger: Ledger, plan_id: str) -> dict[IntentKind, Mapping[IntentState, int]]:

@@ -41,24 +41,22 @@ class JobEnd:
 
 def send_by_jobs(
     channel: Channel, bulk: Bulk, intents: Sequence[Intent], *, patience_seconds: float
-) -> tuple[list[Intent], bool]:
-    """Write fields of one object by jobs.
-
-    Returns what is left for other ways of writing, and whether a job is still at work.
+) -> list[Intent]:
+    """Write fields of one object by jobs; returns what is left for other ways of writing.
 
     Raises:
         Halt: the rest is to be deferred.
     """
     left: list[Intent] = []
-    usable, waiting = True, False
+    usable = True
     for part in parts(intents):
         if not usable:
             left += part
             continue
         end = _send(channel, bulk, part, patience_seconds)
-        usable, waiting = end.usable, waiting or end.waiting
+        usable = end.usable
         left += end.again
-    return left, waiting
+    return left
 
 
 def parts(intents: Sequence[Intent]) -> Iterator[list[Intent]]:

@@ -56,6 +56,7 @@ from connectors.crm.plans import (
     OpenBatch,
     Plan,
     PlanStatus,
+    Refusal,
 )
 from connectors.crm.writing import CrmName, SeenRecord, SeenTask
 from contracts.actions import Episode, TaskState
@@ -173,6 +174,17 @@ class Ledger:
         )
         with self._read() as connection:
             return {(row[0], row[1], row[2]) for row in connection.execute(query)}
+
+    def reasons(self, plan_id: str, state: IntentState) -> dict[tuple[CrmName, str], int]:
+        """Why intents of a plan ended so: how many, by CRM and reason."""
+        query = (
+            sa.select(intents.c.crm, intents.c.reason, sa.func.count())
+            .where(intents.c.plan_id == plan_id, intents.c.state == state)
+            .group_by(intents.c.crm, intents.c.reason)
+            .order_by(intents.c.crm, sa.func.count().desc(), intents.c.reason)
+        )
+        with self._read() as connection:
+            return {(crm, reason): count for crm, reason, count in connection.execute(query)}
 
     def judge(
         self,
@@ -333,6 +345,17 @@ class Ledger:
                 (row.crm, row.object, row.record_id): orjson.loads(row.refused)
                 for row in connection.execute(query)
             }
+
+    def refusals(self) -> list[Refusal]:
+        """The records that refuse values of ours, and why."""
+        query = sa.select(rejections).order_by(rejections.c.crm, rejections.c.record_id)
+        with self._read() as connection:
+            return [
+                Refusal(
+                    row.crm, row.object, row.record_id, tuple(orjson.loads(row.refused)), row.reason
+                )
+                for row in connection.execute(query)
+            ]
 
     def episodes(self) -> list[Episode]:
         """Every episode that there was."""

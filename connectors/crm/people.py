@@ -58,6 +58,12 @@ class People:
         return Assignee(found.id, found.name, self._zone_of(found), fell_back=True)
 
     @property
+    def inactive(self) -> set[str]:
+        """The names of those who are there and cannot own a task any more."""
+        names = {owner.name for owner in self._by_id.values() if not owner.active}
+        return {name for name in names if self._named(name) is None}
+
+    @property
     def fallback_is_missing(self) -> bool:
         """Whether `crm.yaml` names a fallback that the CRM does not have."""
         return bool(self._settings.fallback) and self.fallback().owner_id is None

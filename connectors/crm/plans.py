@@ -186,6 +186,17 @@ class OpenBatch:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A record that refuses values of ours, in which fields, and why."""
+
+    crm: CrmName
+    object: CrmObject
+    record_id: str
+    fields: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Drift:
     """A field of ours that shows another value than the CRM acknowledged: somebody edited it."""
 

@@ -85,7 +85,7 @@ class Channel:
         if self.stop():
             raise Halt("the run was asked to stop")
         if self.writer.budget().used_share >= self.share:
-            raise Halt(f"{100 * self.share:.0f} % of the day's API requests are used")
+            raise Halt(f"{100 * self.share:g} % of the day's API requests are used")
         if self.lease is not None:
             self.lease.keep()
 

@@ -1,11 +1,13 @@
 """crm: the plan of a day, the gate that judges it, and what was written."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import dagster as dg
 
 from connectors.crm.applying import Applied
+from connectors.crm.plans import Plan
 from contracts.company import Company
 from orchestration.assets import actions, plan, signals
 from orchestration.crm_plans import Planned, plan_day, plan_news, saw_news
@@ -95,18 +97,26 @@ def _not_the_newest(key: dg.AssetKey) -> dg.MaterializeResult:
 
 
 def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | float | str]:
-    """Numbers and the first changes; no names of people and no text of tasks."""
+    """Numbers, the first changes and what tasks there would be; no names of people."""
     changes = (
         (intent.account_id, intent.object, change.field, change.old or "", change.new or "")
         for intent in planned.intents
         for change in intent.changes
         if change.field.endswith(("_score", "_band"))
     )
+    playbooks = Counter(
+        intent.task.episode.partition("/")[0] for intent in planned.intents if intent.task
+    )
     observed = planned.observed
     metadata: dict[str, dg.MetadataValue | int | float | str] = {
         "plan": planned.plan.plan_id if planned.stored else "not kept",
         "status": planned.plan.status,
+        **({"held_because": "; ".join(planned.plan.reasons)} if planned.plan.reasons else {}),
         **dict(planned.plan.totals),
+        "tasks_by_playbook": _table(
+            ("playbook", "tasks to open"),
+            ((name, f"{count:,}") for name, count in sorted(playbooks.items())),
+        ),
         "first_changes": _table(
             ("account", "object", "field", "old", "new"), islice(changes, MOST_CHANGES)
         ),
@@ -159,8 +169,10 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
             elif planned.stored:
                 with draining() as stop:
                     plan_id = planned.plan.plan_id
-                    _, applied = apply(company, plan_id, clock=clock, crms=crms, stop=stop)
-                metadata |= _ends(applied)
+                    done, applied = apply(company, plan_id, clock=clock, crms=crms, stop=stop)
+                for reason in applied.degraded:
+                    context.log.warning(reason)
+                metadata |= writes_metadata(done, applied)
                 if applied.failed:
                     raise dg.Failure(applied.failed, allow_retries=False)
                 if not applied.total("deferred"):
@@ -179,13 +191,18 @@ def _says(planned: Planned) -> str:
     )
 
 
-def _ends(applied: Applied) -> dict[str, int | float | str]:
-    """How many planned writes ended how."""
+def writes_metadata(plan: Plan, applied: Applied) -> dict[str, int | float | str]:
+    """How many planned writes ended how (what is none is left out), and why some were put off."""
     ends: dict[str, int | float | str] = {
-        "requests": applied.calls, "seconds": round(applied.seconds, 2),
+        "plan": plan.plan_id, "status": plan.status, "requests": applied.calls,
+        "seconds": round(applied.seconds, 2), "written": applied.total("written"),
     }  # fmt: skip
     for kind, counts in applied.counts.items():
-        ends |= {f"{kind}_{state}": count for state, count in counts.items()}
+        ends |= {f"{kind}_{state}": count for state, count in counts.items() if count}
+    if applied.degraded:
+        ends["put_off"] = "; ".join(applied.degraded)
+    if applied.refused:
+        ends["refused"] = "\n".join(applied.refused[:MOST_CHANGES])
     return ends
 
 
@@ -218,7 +235,7 @@ def _writes_asset(company: Company) -> dg.AssetsDefinition:
                 )
         for reason in applied.degraded:
             context.log.warning(reason)
-        metadata = {"plan": done.plan_id, **_ends(applied)}
+        metadata = writes_metadata(done, applied)
         if applied.failed:
             raise dg.Failure(applied.failed, metadata=metadata, allow_retries=False)
         return dg.MaterializeResult(metadata=metadata)

@@ -17,6 +17,7 @@ from orchestration.crm_plans import Planned
 from scoring.queues import QueueEntry
 
 MOST_ACCOUNTS = 20
+MOST_REFUSED = 10
 LONGEST_VALUE = 60
 SIGNS = {"exists": ("=", "dim"), "missing": ("+", "green"), "wrong": ("!", "bold red"),
          "by hand": ("?", "yellow")}  # fmt: skip
@@ -169,6 +170,14 @@ def applied_page(plan: Plan, applied: Applied) -> RenderableType:
         Text(f"{applied.calls:,} requests, beside those that look first."),
     ]
     parts += [Text(f"note: {reason}", style="yellow") for reason in applied.degraded]
+    parts += [Text(f"refused: {line}", style="yellow") for line in applied.refused[:MOST_REFUSED]]
+    if len(applied.refused) > MOST_REFUSED:
+        left = len(applied.refused) - MOST_REFUSED
+        parts.append(Text(f"... and {left:,} more; --format json lists all", style="yellow"))
+    if applied.refused:
+        parts.append(
+            Text("Once that is mended, `healthloop plan --retry-refused` offers it again.")
+        )
     return Group(*parts)
 
 

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.crm.changes import Changes
-from connectors.crm.plans import Plan
 from contracts.company import Company
 from orchestration.cli.console import escape, number, table_of
+from orchestration.crm_plans import Stored
 from scoring.explain import Contribution, Explanation
 from scoring.reports import BAND_ORDER, BandCount, Portfolio, Standing
 
@@ -28,7 +28,7 @@ ALL_BUT_NOTHING = 0.9999
 
 
 def portfolio_page(
-    company: Company, glance: Portfolio, changes: Changes | None, stored: Plan | None = None
+    company: Company, glance: Portfolio, changes: Changes | None, stored: Stored | None = None
 ) -> RenderableType:
     """The state of the customers on a day, as somebody new to it would want to read it."""
     currency = company.settings.currency
@@ -112,7 +112,7 @@ def _watermelons(glance: Portfolio, currency: str) -> RenderableType:
     return table_of(title, ("account", "id", "score", f"ARR {currency}", "but"), rows)
 
 
-def _plan(changes: Changes, stored: Plan | None) -> Text:
+def _plan(changes: Changes, stored: Stored | None) -> Text:
     """What the day means for the CRM; `stored` is the plan in the ledger, where there is one."""
     states = changes.fields
     lines = (
@@ -123,13 +123,25 @@ def _plan(changes: Changes, stored: Plan | None) -> Text:
     )
     if stored is None:
         return Text(f"{lines}. Nothing was sent.\n")
-    tasks = stored.totals
+    tasks = stored.plan.totals
     lines += f", {tasks['tasks_to_open']:,} tasks to open, {tasks['tasks_to_close']:,} to close. "
-    ends = {
-        "applied": "The plan was carried out.",
-        "held": f"The plan is held: {'; '.join(stored.reasons)}.",
-    }
-    return Text(lines + ends.get(stored.status, "Nothing was sent.") + "\n")
+    said = "Nothing was sent."
+    if stored.plan.status == "held":
+        said = f"The plan is held: {'; '.join(stored.plan.reasons)}."
+    elif stored.plan.status == "applied":
+        said = _carried_out(stored)
+    return Text(f"{lines}{said}\n")
+
+
+def _carried_out(stored: Stored) -> str:
+    ends = stored.ends
+    if not (ends["deferred"] or ends["rejected"]):
+        return "The plan was carried out."
+    why = f" ({'; '.join(stored.put_off)})" if stored.put_off else ""
+    return (
+        f"Of its writes {ends['written']:,} were carried out, {ends['deferred']:,} put off to the "
+        f"next plan{why}, {ends['rejected']:,} refused; `healthloop doctor` says more."
+    )
 
 
 def explanation_page(e: Explanation) -> RenderableType:

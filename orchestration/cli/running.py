@@ -12,6 +12,7 @@ import duckdb
 import typer
 
 from connectors.crm.changes import Changes, read_totals
+from connectors.crm.settings import read_crm
 from connectors.sandbox.demo import PORT, write_demo_company
 from contracts.company import Company, read_company
 from contracts.errors import InputError
@@ -134,7 +135,7 @@ def run(
         )
     _warn(done)
     raise_if_held(done)
-    _show_portfolio(company, days[-1])
+    _show_portfolio(company, days[-1], planned=pull)
     console.print(f"Run {done.run_id}", style="dim")
 
 
@@ -205,15 +206,20 @@ def _scored_days(company: Company) -> set[dt.date]:
     return {day for (day,) in rows}
 
 
-def _show_portfolio(company: Company, day: dt.date) -> None:
+def _show_portfolio(company: Company, day: dt.date, *, planned: bool = True) -> None:
+    """The page of a day; what it means for the CRM only if that was `planned` with the CRM."""
+    stored = newest_plan(company, day) if planned else None
+    shows_plan = stored is not None or read_crm(company) is None
     with scored_warehouse(company) as connection:
         glance = portfolio(connection, library_of(connection, day), day)
-        changes: Changes | None
-        try:
-            changes = read_totals(connection, day)
-        except duckdb.CatalogException:
-            changes = None
-    console.print(portfolio_page(company, glance, changes, newest_plan(company, day)))
+        changes: Changes | None = None
+        with suppress(duckdb.CatalogException):
+            changes = read_totals(connection, day) if shows_plan else None
+    console.print(portfolio_page(company, glance, changes, stored))
+    if not shows_plan:
+        console.print(
+            "For the CRM nothing was planned: `healthloop plan` shows what would be written.\n"
+        )
 
 
 def _worst_account(company: Company, day: dt.date) -> str:

@@ -36,6 +36,10 @@ def plan(
     context: typer.Context,
     home: Home = HOME,
     everything: Annotated[bool, typer.Option("--all", help="Every account and task.")] = False,
+    retry_refused: Annotated[
+        bool,
+        typer.Option("--retry-refused", help="Offer again what the CRM refused: it was mended."),
+    ] = False,
     form: Form = Format.TABLE,
 ) -> None:
     """Show what would be written into the CRM, like a diff; nothing is written.
@@ -50,7 +54,10 @@ def plan(
     with scored_warehouse(company) as connection:
         day = scored_day(connection, None)
     with sandbox_beside(company), warehouse_of(company).get_connection() as connection:
-        planned = plan_day(company, read_library(company), connection, day, clock=clock)
+        planned = plan_day(
+            company, read_library(company), connection, day, clock=clock,
+            retry_refused=retry_refused,
+        )  # fmt: skip
     if form is Format.JSON:
         print_json(plan_as_json(planned.plan, planned.intents) | {"notes": list(planned.notes)})
     elif form is Format.CSV:
@@ -169,31 +176,33 @@ def provision(
         console.print(steps_page(f"What {crm} needs", steps), soft_wrap=True)
         missing = [step for step in steps if step.state == "missing"]
         refused: dict[str, SourceRejected] = {}
+        done = 0
         if missing and (yes or _agreed(len(missing))):
             refused = _carried_out(provisioner, missing)
-            steps = provisioner.steps()
-            console.print(f"{len(missing) - len(refused)} steps were carried out.")
+            steps, done = provisioner.steps(), len(missing) - len(refused)
+            console.print(f"{done:,} steps were carried out.")
     left = [_by_hand(step, refused) for step in steps if step.state != "exists"]
-    if left and (yes or not missing):
+    if left and (done or refused):
         console.print(steps_page("Still to do", left), soft_wrap=True)
     elif not left:
         console.print(f"{crm} has everything that Healthloop needs.")
-    if refused:
+    if left and (yes or done or refused):
         raise HeldError(
-            f"{crm} refused {len(refused)} of {len(missing)} steps",
-            "do what is still to do by hand, and run this again",
+            f"{crm}: still to do: {len(left):,} of {len(steps):,} steps",
+            "do as they say, and run this again",
         )
 
 
 def _carried_out(provisioner: Provisioner, steps: Sequence[Step]) -> dict[str, SourceRejected]:
     """Carry steps out; gives those that the CRM does not take. The others are done all the same."""
-    refused = {}
+    refused: dict[str, SourceRejected] = {}
     for step in steps:
         try:
             provisioner.carry_out(step)
         except SourceRejected as error:
+            if error.cause not in {other.cause for other in refused.values()}:
+                errors.print(f"{step.what}: {error.cause}", style="yellow", markup=False)
             refused[step.what] = error
-            errors.print(f"{step.what}: {error.cause}", style="yellow", markup=False)
     return refused
 
 

@@ -9,7 +9,16 @@ known_at <= {{ instant }} AND (superseded_at IS NULL OR superseded_at > {{ insta
 {%- endset %}
 -- One line without control characters, no longer than its field, in code points; empty is null.
 CREATE OR REPLACE TEMP MACRO one_line(given, length) AS nullif(
-    trim(left(trim(regexp_replace(given, '[[:cntrl:][:space:]\x{80}-\x{9F}]+', ' ', 'g')), length)), ''
+    trim(left(replace(trim(
+        regexp_replace(given, '[[:cntrl:][:space:]\x{80}-\x{9F}]+', ' ', 'g')
+    ), '#N/A', 'N/A'), length)), ''  -- which a bulk file takes for nothing
+);
+-- The same of a text of several lines.
+CREATE OR REPLACE TEMP MACRO lines(given, length) AS nullif(
+    trim(left(trim(array_to_string(list_transform(
+        string_split(regexp_replace(given, '\r\n?', chr(10), 'g'), chr(10)),
+        line -> coalesce(one_line(line, length), '')
+    ), chr(10)), chr(10)), length)), ''
 );
 
 CREATE OR REPLACE TEMP TABLE handoff_facts (
@@ -28,6 +37,8 @@ SELECT
     round(h.{{ fact.column }})::BIGINT::VARCHAR{{ "," if not loop.last }}
 {% elif fact.kind == "date" %}
     h.{{ fact.column }}::DATE::VARCHAR{{ "," if not loop.last }}
+{% elif fact.kind == "long_text" %}
+    lines(h.{{ fact.column }}, {{ fact.length }}){{ "," if not loop.last }}
 {% else %}
     one_line(h.{{ fact.column }}, {{ fact.length }}){{ "," if not loop.last }}
 {% endif %}

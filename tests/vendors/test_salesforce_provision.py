@@ -19,7 +19,7 @@ from connectors.sandbox.vendors.salesforce_writes import writes
 from connectors.vendors.salesforce import client as client_module
 from connectors.vendors.salesforce.drafts import words_of
 from connectors.vendors.salesforce.wanted import wanted_fields, wanted_of_tasks
-from contracts.errors import InputError, OutcomeUnknown, SourceRefused
+from contracts.errors import InputError, OutcomeUnknown, SourceRejected
 
 SET = "permission set Healthloop"
 
@@ -181,7 +181,7 @@ def test_a_refusal_that_could_not_be_foreseen_becomes_a_step_by_hand(box):
     step = next(s for s in provisioner.steps() if s.what == "field Account.HL_Risk_Band__c")
     body = [{"errorCode": "INSUFFICIENT_ACCESS", "message": "no"}]
     box.faults.add(vendor="salesforce", do="status", code=403, body=body, path="tooling/sobjects")
-    with pytest.raises(SourceRefused) as error:
+    with pytest.raises(SourceRejected) as error:
         provisioner.carry_out(step)
     assert "values red, yellow, green, unknown" in error.value.remedy
     assert {s.what: s.state for s in provisioner.steps()}[step.what] == "by hand"

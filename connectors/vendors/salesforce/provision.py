@@ -131,8 +131,8 @@ class SalesforceProvisioner:
 
         Raises:
             InputError: there is no such step.
-            SourceRefused, SourceRejected: the org does not let us. The remedy says what an admin
-                does, and the step is one to do by hand from now on.
+            SourceRejected: the org does not let us. The remedy says what an admin does, and the
+                step is one to do by hand from now on.
             SourceError: it could not be done; run it again.
         """
         need = self._fields.get(step.what) or self._permissions.get(step.what)
@@ -142,8 +142,7 @@ class SalesforceProvisioner:
             need.make()
         except (SourceRefused, SourceRejected) as error:
             self._refused.add(need.what)
-            kind = SourceRefused if isinstance(error, SourceRefused) else SourceRejected
-            raise kind(error.cause, need.by_hand, vendor="salesforce") from None
+            raise SourceRejected(error.cause, need.by_hand, vendor="salesforce") from None
 
     def _step(self, need: _Need, state: State, how: str, rights: Rights | None) -> Step:
         lacks_right = rights is not None and rights.lack(need.right)
