@@ -20,7 +20,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def _known_time_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError(f"unknown time zone '{name}'; {nearest(name, available_timezones())}")
+        near = nearest(name, available_timezones(), "write one like Europe/Berlin")
+        raise ValueError(f"unknown time zone '{name}'; {near}")
     return name
 
 

@@ -234,8 +234,12 @@ def _model_inside(annotation: Any) -> Any:
     return None
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(
+    name: str, valid: Iterable[str], listed: str = "`healthloop catalogue` lists them"
+) -> str:
     """The remedy for an unknown name: the nearest valid one, or the whole list where it is short.
+
+    `listed` says where a long one stands.
 
     >>> nearest("active_day", ["active_days", "logins"])
     "did you mean 'active_days'?"
@@ -246,4 +250,4 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     if len(names) <= 20:
         return "valid are: " + ", ".join(names) if names else "remove it"
-    return f"none of the {len(names)} valid names is near; `healthloop catalogue` lists them"
+    return f"none of the {len(names)} valid names is near; {listed}"

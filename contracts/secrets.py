@@ -4,9 +4,10 @@ import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.errors import SourceRefused
 
@@ -17,6 +18,13 @@ class FromEnvironment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_in_clear(cls, given: Any) -> Any:
+        if isinstance(given, str | int | float):
+            raise ValueError("a secret stands in no file; write {env: NAME} with a variable's name")
+        return given
 
 
 class Secrets:

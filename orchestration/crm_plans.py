@@ -6,7 +6,7 @@ The steps are those of `connectors.crm` and `scoring.actions`; here they only fo
 import datetime as dt
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -300,14 +300,14 @@ class Stored:
     put_off: tuple[str, ...]
 
 
-def newest_plan(company: Company, day: dt.date) -> Stored | None:
-    """The newest plan of a day in the ledger; None where there is none, or no `crm.yaml`."""
+def newest_plan(company: Company, is_meant: Callable[[Plan], bool]) -> Stored | None:
+    """The newest plan that is meant, of the last ones; None without one, or without `crm.yaml`."""
     settings = read_crm(company)
     if settings is None:
         return None
     with ledger_of(company, settings) as ledger:
-        plan = ledger.newest()
-        if plan is None or plan.as_of != day or plan.lane != "daily":
+        plan = next((plan for plan in ledger.plans() if is_meant(plan)), None)
+        if plan is None:
             return None
         ends: Counter[str] = Counter()
         for (_, state), count in ledger.counts(plan.plan_id).items():

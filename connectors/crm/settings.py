@@ -38,7 +38,8 @@ ApiName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")]
 
 def _time_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError(f"unknown time zone '{name}'; {nearest(name, available_timezones())}")
+        near = nearest(name, available_timezones(), "write one like Europe/Berlin")
+        raise ValueError(f"unknown time zone '{name}'; {near}")
     return name
 
 

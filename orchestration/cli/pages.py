@@ -125,16 +125,16 @@ def _plan(changes: Changes, stored: Stored | None) -> Text:
         return Text(f"{lines}. Nothing was sent.\n")
     tasks = stored.plan.totals
     lines += f", {tasks['tasks_to_open']:,} tasks to open, {tasks['tasks_to_close']:,} to close. "
-    said = "Nothing was sent."
-    if stored.plan.status == "held":
-        said = f"The plan is held: {'; '.join(stored.plan.reasons)}."
-    elif stored.plan.status == "applied":
-        said = _carried_out(stored)
-    return Text(f"{lines}{said}\n")
+    return Text(f"{lines}{became_of(stored)}\n")
 
 
-def _carried_out(stored: Stored) -> str:
+def became_of(stored: Stored) -> str:
+    """What became of a plan, in a sentence."""
     ends = stored.ends
+    if stored.plan.status == "held":
+        return f"The plan is held: {'; '.join(stored.plan.reasons)}."
+    if stored.plan.status != "applied":
+        return "Nothing was sent."
     if not (ends["deferred"] or ends["rejected"]):
         return "The plan was carried out."
     why = f" ({'; '.join(stored.put_off)})" if stored.put_off else ""

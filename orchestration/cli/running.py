@@ -19,7 +19,7 @@ from contracts.errors import InputError
 from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import console, errors
 from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
-from orchestration.cli.pages import portfolio_page
+from orchestration.cli.pages import became_of, portfolio_page
 from orchestration.cli.progress import watched
 from orchestration.crm_plans import newest_plan
 from orchestration.crms import settings_of
@@ -143,10 +143,21 @@ def _run_news(company: Company, *, chosen: bool) -> None:
     if chosen:
         raise InputError("--news is about this moment", "leave out --as-of, --from and --to")
     settings_of(company)
+    began = clock()
     with sandbox_beside(company), watched() as on_step:
         done = run_news(company, on_step=on_step)
     _warn(done)
     raise_if_held(done)
+    made = newest_plan(company, lambda plan: plan.lane == "fast" and plan.made_at >= began)
+    if made is None:
+        console.print("Nothing is new that anybody would see.")
+    else:
+        totals = made.plan.totals
+        console.print(
+            f"Plan {made.plan.plan_id}: {totals['fields']:,} fields of {totals['records']:,} "
+            f"records, {totals['tasks_to_open']:,} tasks to open, {totals['tasks_to_close']:,} to "
+            f"close. {became_of(made)}"
+        )
     console.print(f"Run {done.run_id}", style="dim")
 
 
@@ -208,7 +219,9 @@ def _scored_days(company: Company) -> set[dt.date]:
 
 def _show_portfolio(company: Company, day: dt.date, *, planned: bool = True) -> None:
     """The page of a day; what it means for the CRM only if that was `planned` with the CRM."""
-    stored = newest_plan(company, day) if planned else None
+    stored = None
+    if planned:
+        stored = newest_plan(company, lambda plan: plan.as_of == day and plan.lane == "daily")
     shows_plan = stored is not None or read_crm(company) is None
     with scored_warehouse(company) as connection:
         glance = portfolio(connection, library_of(connection, day), day)
