@@ -4,7 +4,7 @@ import datetime as dt
 
 import dagster as dg
 
-from connectors.crm.changes import STATES, make_changes, store_changes
+from connectors.crm.changes import make_changes, store_changes
 from contracts.company import Company
 from orchestration.assets import scores
 from orchestration.failures import told_to_dagster
@@ -14,6 +14,8 @@ from scoring import desired
 from scoring.library import read_library
 
 KEY = dg.AssetKey(["plan", "field_changes"])
+WORDS = {"write": "known", "held": "held", "unlinked": "without_record", "gone": "of_gone_records"}
+"""The states that a comparison with no CRM can come to, as people read them."""
 
 
 def plan_asset(company: Company) -> dg.AssetsDefinition:
@@ -25,8 +27,8 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
         group_name="plan",
         kinds={"duckdb"},
         owners=["team:revenue-operations"],
-        description="What the CRM would receive for every account: old value, new value and why. "
-        "Each planned value is written, unchanged, held or unlinked, and the sums are checked.",
+        description="What a CRM that knows nothing yet would receive for every account; nothing is "
+        "compared with a CRM here. What differs from what it shows is in crm/plan.",
         partitions_def=daily_partitions(company),
         backfill_policy=dg.BackfillPolicy.single_run(),
         freshness_policy=dg.FreshnessPolicy.cron(
@@ -53,23 +55,23 @@ def plan_asset(company: Company) -> dg.AssetsDefinition:
                     store_changes(connection, plan)
                 sample = connection.execute(
                     # No text: reasons and handoff facts may hold what people wrote.
-                    "SELECT account_id, field, old, new FROM plan.field_changes WHERE as_of = ? "
-                    "AND (ends_with(field, '_score') OR ends_with(field, '_band')) "
+                    "SELECT account_id, object, field, new FROM plan.field_changes "
+                    "WHERE as_of = ? AND (ends_with(field, '_score') OR ends_with(field, '_band')) "
                     "ORDER BY ALL LIMIT 10",
                     [plan.day],
                 ).fetchall()
         record_earlier_days(context, KEY, days)
         lines = "\n".join(
-            f"| {account} | {field} | {old or ''} | {new or ''} |"
-            for account, field, old, new in sample
+            f"| {account} | {object} | {field} | {new or ''} |"
+            for account, object, field, new in sample
         )
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": plan.desired,
-                "accounts_written": plan.accounts["write"],
-                **{f"values_{state}": plan.fields[state] for state in STATES},
-                "first_changes": dg.MetadataValue.md(
-                    f"| account | field | old | new |\n|---|---|---|---|\n{lines}"
+                "accounts": plan.accounts["write"],
+                **{f"values_{WORDS[state]}": plan.fields[state] for state in WORDS},
+                "first_values": dg.MetadataValue.md(
+                    f"| account | object | field | value |\n|---|---|---|---|\n{lines}"
                 ),
             }
         )
