@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from zoneinfo import available_timezones
 
 import pytest
 from crm_company import CrmCompany, new_company, opened, written_company
@@ -79,11 +80,19 @@ MISTAKES = [
      "salesforce.fields: there is no field 'risk_scor' on account; did you mean 'risk_score'?"),
     ("salesforce:\n  source: crm\n  fields: {account: {risk_score: X__c, upsell_score: X__c}}", 3,
      "salesforce.fields: two fields on account have one name; give each its own"),
+    ("salesforce:\n  source: crm\n  fields: {account: {risk_score: HL_Upsell_Score__c}}", 3,
+     "salesforce.fields: risk_score and upsell_score of account would both be "
+     "'HL_Upsell_Score__c'; give each field a name of its own"),
+    ("salesforce: {source: crm}\nledger: postgresql://me:sekret@host/db", 2,
+     "ledger: a secret stands in no file; write {env: NAME} with a variable's name"),
     ("salesforce:\n  source: crm\n  credentials: {access_token: sekret}", 3,
      "salesforce.credentials: access_token is a secret, and stands in no file; write {env: NAME}"),
     ("salesforce:\n  source: crm\n  owners: {time_zones: {Ada: Europe/Berln}}", 3,
      "salesforce.owners.time_zones.Ada: unknown time zone 'Europe/Berln'; "
      "did you mean 'Europe/Berlin'?"),
+    ("salesforce:\n  source: crm\n  owners: {time_zones: {Ada: here}}", 3,
+     "salesforce.owners.time_zones.Ada: unknown time zone 'here'; none of the "
+     f"{len(available_timezones())} valid names is near; write one like Europe/Berlin"),
     ("salesforce: {source: crm}\nfast_lane:\n  sources: [helpdsk]", 3,
      "there is no source 'helpdsk'; did you mean 'helpdesk'?"),
     ("salesforce: !!python/object/apply:os.system [exit]", 1,

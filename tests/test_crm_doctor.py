@@ -10,7 +10,7 @@ from demo_company import healthloop
 from signals import add, add_account, connect
 
 from connectors.crm.ledger import Ledger
-from connectors.crm.plans import Plan
+from connectors.crm.plans import Ended, Plan
 from connectors.crm.settings import ledger_url
 from connectors.crm.writing import Finding, SeenRecord
 from connectors.http import Http, Patience
@@ -26,6 +26,7 @@ from contracts.crm_fields import written_on
 from orchestration.crm_doctor import MOST_LINES, examine_crm, in_few_lines
 from orchestration.findings import in_time
 from scoring.library import read_library
+from tests.ledgers import change, store
 
 NOW = dt.datetime(2026, 6, 30, 20, tzinfo=dt.UTC)
 CANARY = "Lovelace"
@@ -377,6 +378,25 @@ def test_a_held_plan_and_the_edits_of_people_are_told_from_the_ledger(home, crm)
         f"note: people edited risk_band, risk_score of {crm} account 1; they stay until our own "
         "value changes; let people only view them (docs/crm.md)",
     ]
+
+
+def test_records_that_refuse_values_are_named_with_the_reason(home, crm):
+    ids = [f"R{n}" for n in range(6)]
+    with ledger_of(home) as ledger:
+        store(ledger, *(change(n, id, crm=crm, risk_score="71") for n, id in enumerate(ids, 1)))
+        ledger.begin_plan("p1", NOW)
+        batch = ledger.begin_batch("p1", [*range(1, 7)], method="collections", at=NOW)
+        ends = [Ended(n, "rejected", "FIELD_CUSTOM_VALIDATION_EXCEPTION") for n in range(1, 7)]
+        ledger.finish_batch(batch, ends, NOW)
+    (told,) = found(home, about="ledger")[1:]
+    assert told.startswith(
+        f"note: {crm} account R0 refuses risk_score (FIELD_CUSTOM_VALIDATION_EXCEPTION); {crm} "
+        "account R1 refuses"
+    )
+    assert told.endswith(
+        "more records; mend the rule or the right in the CRM, then `healthloop plan "
+        "--retry-refused`"
+    )
 
 
 def test_a_ledger_that_is_damaged_or_has_no_address_is_a_problem(home, crm):

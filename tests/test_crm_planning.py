@@ -39,6 +39,12 @@ def people(**settings):
     return People(ALL, Owners(fallback="CS Queue", **settings), BERLIN)
 
 
+def test_whoever_cannot_own_tasks_any_more_is_known_by_name():
+    assert people().inactive == {"Bob Miller"}
+    again = Owner("u9", "Bob Miller")
+    assert People((BOB, again), Owners(), BERLIN).inactive == set()
+
+
 def draft(account="A1", playbook="champion-left", **given):
     key = task_key(tenant="t", account_id=account, playbook=playbook, opened_on=DAY, task="1")
     body = {

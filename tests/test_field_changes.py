@@ -251,13 +251,14 @@ def test_handoff_facts_are_those_of_the_newest_won_new_deal(connection):
     month = DAY - dt.timedelta(days=30)
     deal(connection, "a", "1", created=month, won_at=at(month), promised_outcome="old")
     deal(connection, "a", "2", created=month, won_at=at(DAY), promised_outcome=" growth \n soon ",
-         success_criteria="", champion="c-1", stakeholders_met=3, sentiment=4.6,
-         kickoff_on=dt.date(2026, 4, 9))  # fmt: skip
+         success_criteria=" - daily\tuse\r\n - two\x85sites\n", champion="c-1",
+         stakeholders_met=3, sentiment=4.6, kickoff_on=dt.date(2026, 4, 9))  # fmt: skip
     deal(connection, "a", "3", promised_outcome="open")
     deal(connection, "a", "4", won_at=at(DAY), kind="expansion", promised_outcome="more")
     score(connection, LIBRARY, DAY)
     assert wanted(connection, "a", "handoff") == {
-        "handoff_promised_outcome": "growth soon", "handoff_success_criteria": None,
+        "handoff_promised_outcome": "growth soon",
+        "handoff_success_criteria": "- daily use\n- two sites",  # as sales wrote it
         "handoff_champion": "c-1", "handoff_decision_maker": None,
         "handoff_stakeholders_met": "3", "handoff_sentiment": "5",
         "handoff_kickoff_on": "2026-04-09",

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from signals_helpers import ACCOUNTS, Case, account, at
 
+from connectors.signal_reports import TableReport
+from contracts.company import Limits
 from contracts.errors import ConfigurationError
 
 INVOICES = (
@@ -56,6 +58,13 @@ def test_a_bad_value_sends_its_row_to_quarantine_and_the_rest_goes_on(
         ("billing", "invoices", reason)
     ]
     assert next(t for t in report.tables if t.table == "invoices").quarantine_share == 0.5
+
+
+@pytest.mark.parametrize(("table", "breaks"), [("invoices", True), ("overrides", False)])
+def test_what_people_type_into_a_crm_holds_nothing_but_its_row(table: str, breaks: bool) -> None:
+    report = TableReport("crm", table, "full", 1, 12, 11, 0, 1, 11, 0.1)
+    assert report.breaks(Limits(quarantine_share=0.05)) == breaks
+    assert not report.breaks(Limits(quarantine_share=0.1))
 
 
 def test_a_payment_date_in_the_future_is_allowed_because_only_the_fact_dates_the_row(

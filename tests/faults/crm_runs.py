@@ -232,7 +232,7 @@ class Crm:
         assert Counter(i.state for i in intents) == {
             state: count for state in END_STATES if (count := applied.total(state))
         }
-        for text in (applied.failed, *applied.degraded):
+        for text in (applied.failed, *applied.degraded, *applied.refused):
             assert_nothing_personal(text)
         return Run(plan_id, applied, intents)
 

@@ -263,6 +263,18 @@ def test_b19_a_fact_that_is_noted_later_is_known_later(box, name):
 
 
 @pytest.mark.parametrize("name", [SF, HS])
+def test_a_sentiment_that_is_none_takes_the_other_facts_not_along(box, name):
+    crm = opened(box, name)
+    id = deal_of(crm)["opportunity_id"]
+    note(crm, "deals", id, handoff_success_criteria="- daily use\n- two sites",
+         handoff_sentiment=9)  # fmt: skip
+    box.move(box.now + HOUR)
+    crm.read_on()
+    last = versions(crm.canonical("handoffs"), "opportunity_id")[id][-1]
+    assert picked(last, ("success_criteria", "sentiment")) == ("- daily use\n- two sites", None)
+
+
+@pytest.mark.parametrize("name", [SF, HS])
 def test_an_override_is_set_changed_and_taken_back(box, name):
     crm = opened(box, name)
     free = next(
