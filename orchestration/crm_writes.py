@@ -95,16 +95,32 @@ def judge_plan(company: Company, plan_id: str, *, approve: bool, by: str, clock:
 
 @contextmanager
 def draining() -> Iterator[Callable[[], bool]]:
-    """During the block, SIGTERM asks to stop after the call in hand instead of killing it."""
-    asked = threading.Event()
+    """During the block, SIGTERM and SIGINT ask to stop after the call in hand.
+
+    SIGTERM asks for no more than that. SIGINT (Ctrl-C, and *Terminate* in Dagster) is only put off:
+    it goes on to whoever handled it before, a first one once the block is done, a second at once.
+    """
+    asked, interrupted = threading.Event(), threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    former = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    formers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def put_off(number: int, frame: object) -> None:
+        asked.set()
+        interrupted.set()
+        signal.signal(signal.SIGINT, formers[signal.SIGINT])
+
     try:
+        signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+        if formers[signal.SIGINT] is not signal.SIG_IGN:  # as in the background of a script
+            signal.signal(signal.SIGINT, put_off)
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, former in formers.items():
+            signal.signal(number, former)
+        if interrupted.is_set():
+            signal.raise_signal(signal.SIGINT)
 
 
 def _leave_what_is_newer(ledger: Ledger, plan: Plan) -> None:

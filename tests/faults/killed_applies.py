@@ -49,6 +49,7 @@ JOB_POINTS = ("job made", "job noted", "job filled", "job begun", "job asked", "
 READS = re.compile("batch/read|/search")
 ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 60
+INTERRUPTED = "interrupted"
 
 At = Callable[[str], None]
 
@@ -57,7 +58,8 @@ At = Callable[[str], None]
 class Order:
     """What one child does: apply a plan, or only recover; and where it dies.
 
-    Without a `point` it lives, and counts. With SIGTERM for a `signal` it is asked to end there.
+    Without a `point` it lives, and counts. With SIGTERM or SIGINT for a `signal` it is asked to end
+    there, as often as `times` says.
     No file that it writes grows beyond `largest_file_bytes`.
     """
 
@@ -73,6 +75,7 @@ class Order:
     point: str | None = None
     passage: int = 1
     signal: int = signal.SIGKILL
+    times: int = 1
     largest_file_bytes: int | None = None
 
 
@@ -80,7 +83,7 @@ class Order:
 class Ended:
     """How a child ended: its status (-9: killed), and how often it passed each point.
 
-    `refused` is the one line with which it gave up, if it did.
+    `refused` is the one line with which it gave up, if it did; an interrupt is one as well.
     """
 
     status: int
@@ -164,11 +167,14 @@ def forked(order: Order) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         signal.alarm(LONGEST_SECONDS)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it
         told: dict[str, Any] = {"passed": Counter(), "refused": ""}
         try:
             act(order, told["passed"])
         except HealthloopError as error:
             told["refused"] = str(error)
+        except KeyboardInterrupt:
+            told["refused"] = INTERRUPTED
         except BaseException:
             told["refused"] = traceback.format_exc()
             raise
@@ -187,7 +193,8 @@ def act(order: Order, passed: Counter[str]) -> None:
     def at(point: str) -> None:
         passed[point] += 1
         if point == order.point and passed[point] == order.passage:
-            os.kill(os.getpid(), order.signal)
+            for _ in range(order.times):
+                os.kill(os.getpid(), order.signal)
 
     watch(at)
     if order.largest_file_bytes is not None:

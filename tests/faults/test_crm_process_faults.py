@@ -20,6 +20,7 @@ from tests.faults.crm_writes import (
     check_quiet,
     open_crm,
 )
+from tests.faults.killed_applies import INTERRUPTED
 
 SIZE = (5, 2, 5, 3)
 """Accounts, opportunities, tasks to open, tasks to close; a call has at most four of them."""
@@ -50,11 +51,14 @@ def in_one_line(text):
     return text and "\n" not in text and "Traceback" not in text
 
 
-def test_f73_after_sigterm_the_call_in_hand_is_finished_and_the_rest_put_off(
-    crm, forks, wish, plan_id, wanted
+@pytest.mark.parametrize(
+    ("asked", "ends"), [(signal.SIGTERM, ""), (signal.SIGINT, INTERRUPTED)], ids=["TERM", "INT"]
+)
+def test_f73_when_asked_to_end_the_call_in_hand_is_finished_and_the_rest_put_off(
+    crm, forks, wish, plan_id, wanted, asked, ends
 ):
-    ended = forks.run(crm, plan_id, point="request sent", passage=2, signal=signal.SIGTERM)
-    assert (ended.status, ended.refused, ended.passed["request sent"]) == (0, "", 2)
+    ended = forks.run(crm, plan_id, point="request sent", passage=2, signal=asked)
+    assert (ended.status, ended.refused, ended.passed["request sent"]) == (0, ends, 2)
     assert crm.sent() == 2
     with Ledger(crm.url) as ledger:
         states = [intent.state for intent in ledger.intents(plan_id)]
@@ -66,6 +70,19 @@ def test_f73_after_sigterm_the_call_in_hand_is_finished_and_the_rest_put_off(
         with ledger.lease(holder="the next run", now=crm.now, seconds=1):
             pass  # it was given up, not left to run out
     check(crm, wish)
+    check_converged(crm, wish, wanted)
+
+
+def test_f73_a_second_interrupt_breaks_the_call_in_hand_off_and_the_next_run_reads_it_back(
+    crm, forks, wish, plan_id, wanted
+):
+    ended = forks.run(
+        crm, plan_id, point="request sent", passage=2, signal=signal.SIGINT, times=2
+    )
+    assert (ended.status, ended.refused) == (0, INTERRUPTED)
+    assert ended.passed["response read"] == 1
+    with Ledger(crm.url) as ledger:
+        assert len(ledger.sent()) == 1
     check_converged(crm, wish, wanted)
 
 
