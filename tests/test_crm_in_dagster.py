@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+import signal
 
 import dagster as dg
 import pytest
@@ -19,6 +20,8 @@ from crm_company import (
 )
 from demo_company import change, copy_of, instance_in_home, write
 
+from connectors.crm import sending
+from connectors.vendors.salesforce.writer import SalesforceWriter
 from contracts.company import read_company
 from orchestration.assets import actions
 from orchestration.assets.crm import NEWS, PLAN, WRITES
@@ -72,11 +75,11 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     return event.step_failure_data.user_failure_data.description
 
 
-def turn_red(company: CrmCompany) -> None:
+def turn_red(company: CrmCompany, account: str = "%") -> None:
     change(
         company.home,
         "UPDATE scores.all_scores SET value = 90, band = 'red' "
-        "WHERE score = 'risk' AND band = 'green'",
+        f"WHERE score = 'risk' AND band = 'green' AND account_id LIKE '{account}'",
     )
 
 
@@ -285,6 +288,35 @@ def test_a_crm_that_refuses_us_fails_the_run_with_the_remedy_and_is_not_asked_ag
         "salesforce: refused the session (401); renew the credentials of this source"
     )
     assert len(company.box.log) <= 3
+
+
+def test_f73_a_terminated_run_ends_its_call_puts_the_rest_off_and_is_canceled(
+    company, monkeypatch
+):
+    """What *Terminate* does to the process of a run is done to this one, in the midst of a call."""
+    for account in company.calm_accounts()[:3]:
+        turn_red(company, account)
+    send = sending.call
+
+    def terminated(writer, batch):
+        with instance_of(company.company) as instance:
+            (run,) = instance.get_runs(limit=1)
+            instance.report_run_canceling(run)
+        signal.raise_signal(signal.SIGINT)
+        return send(writer, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SalesforceWriter, "batch_size", 2)
+        patched.setattr(sending, "call", terminated)
+        result = planned_and_written(company, FIRST_DAY)
+    assert result.dagster_run.status == dg.DagsterRunStatus.CANCELED
+    assert company.writes == 1
+    with company.ledger() as ledger:
+        states = [intent.state for intent in ledger.intents(company.plan_id())]
+        assert (states, ledger.sent()) == (["written", "written", "deferred"], [])
+    company.later()
+    assert planned_and_written(company, FIRST_DAY).success
+    assert company.writes == 2
 
 
 # -- the fast lane --------------------------------------------------------------------------------
