@@ -1,8 +1,11 @@
 """Running a job in this process, recorded in the company's Dagster instance."""
 
 import datetime as dt
+import errno
+import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,17 @@ from orchestration.definitions import definitions_of
 from orchestration.jobs import FAST_LANE
 
 INSTANCE_CONFIGURATION = Path(__file__).parent / "dagster.yaml"
+
+FROM_COMMAND_LINE = {"healthloop/from": "command line"}
+"""The tag of runs that live in the process of a command, and not in a Dagster's."""
+LAUNCHED_BY = ".dagster/grpc_info"
+"""The tag with which Dagster says which code server has a run's process."""
+LOST = "its process ended before it did"
+UNDER_WAY = (
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,31 @@ def run_news(
     return _execute(company, FAST_LANE, partition=None, ops={}, on_step=on_step)
 
 
+def fail_lost_runs(company: Company) -> list[str]:
+    """Mark runs as failed that died with the Dagster that launched them, and give their ids.
+
+    Dagster's default launcher cannot tell, so they would be under way for ever, and later runs
+    wait for them. Runs of the command line, and of code servers at a port, are left alone.
+    """
+    with instance_of(company) as instance:
+        under_way = instance.get_runs(dg.RunsFilter(statuses=[*UNDER_WAY]))
+        lost = [run for run in under_way if _is_lost(run)]
+        for run in lost:
+            instance.report_run_failed(run, LOST)
+    return [run.run_id for run in lost]
+
+
+def _is_lost(run: dg.DagsterRun) -> bool:
+    """Whether the code server that has a run's process is one of this machine, and gone."""
+    if FROM_COMMAND_LINE.items() <= run.tags.items():
+        return False
+    address = json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("socket")
+    if address is None:
+        return False
+    with socket.socket(socket.AF_UNIX) as door:
+        return door.connect_ex(address) in (errno.ENOENT, errno.ECONNREFUSED)
+
+
 def _execute(
     company: Company,
     job: str,
@@ -98,6 +137,7 @@ def _execute(
             instance=instance,
             partition_key=partition,
             run_id=run_id,
+            tags=FROM_COMMAND_LINE,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, "ops": ops},
             raise_on_error=False,
         )

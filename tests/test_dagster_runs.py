@@ -1,7 +1,12 @@
 """Runs: recorded in the instance, ranges of days at once, nothing written twice, rebuilt alike."""
 
 import datetime as dt
+import json
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -26,7 +31,7 @@ from contracts.company import read_company
 from orchestration.assets import metrics, plan, scores
 from orchestration.definitions import definitions_of
 from orchestration.resources import warehouse_of
-from orchestration.runs import instance_of
+from orchestration.runs import LAUNCHED_BY, fail_lost_runs, instance_of
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +83,56 @@ def test_a_run_of_the_command_line_stands_in_the_same_instance_with_all_its_days
         record = instance.get_latest_materialization_event(scores.SCORES)
     assert recorded.job_name == "daily"
     assert recorded.status == dg.DagsterRunStatus.SUCCESS
+    assert recorded.tags["healthloop/from"] == "command line"
     metadata = record.asset_materialization.metadata
     assert metadata["dagster/row_count"].value > 100
     assert "| segment | risk | accounts |" in metadata["bands"].value
     assert "| account | segment | risk |" in metadata["worst_accounts"].value
     assert metadata["histogram_risk"].value.startswith("![Risk scores](data:image/png;base64,")
     assert metadata["bands_by_segment"].value.startswith("![Risk by segment](data:image/png;")
+
+
+STARTED = dg.DagsterRunStatus.STARTED
+
+
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.STARTING, STARTED, dg.DagsterRunStatus.CANCELING]
+)
+def test_f73_a_run_that_died_with_its_dagster_fails_when_the_ui_starts_again(tmp_path, status):
+    company = read_company(write_small_company(tmp_path))
+    with _code_server(tmp_path / "s") as dead:
+        tags = {LAUNCHED_BY: json.dumps({"host": "localhost", "socket": dead})}
+    lost = dg.DagsterRun(job_name="daily", status=status, tags=tags)
+    with instance_in_home(), instance_of(company) as instance:
+        instance.add_run(lost)
+        assert fail_lost_runs(company) == [lost.run_id]
+        assert instance.get_run_by_id(lost.run_id).status == dg.DagsterRunStatus.FAILURE
+        (event,) = instance.all_logs(lost.run_id)
+        assert event.message.endswith("its process ended before it did")
+        assert fail_lost_runs(company) == []
+
+
+def test_runs_that_may_be_under_way_in_another_process_are_no_lost_ones(tmp_path):
+    company = read_company(write_small_company(tmp_path))
+    with _code_server(tmp_path / "s") as alive, instance_in_home(), instance_of(company) as dagster:
+        for tags in (
+            {"healthloop/from": "command line"},
+            {},  # of a command line before it had a tag
+            {LAUNCHED_BY: json.dumps({"host": "localhost", "socket": alive})},
+            {LAUNCHED_BY: json.dumps({"host": "codeserver", "port": 4000})},
+        ):
+            dagster.add_run(dg.DagsterRun(job_name="daily", status=STARTED, tags=tags))
+        assert fail_lost_runs(company) == []
+        assert {run.status for run in dagster.get_runs()} == {STARTED}
+
+
+@contextmanager
+def _code_server(address: Path) -> Iterator[str]:
+    """Where something listens during the block, as the code server of a Dagster does."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(address))
+        server.listen()
+        yield str(address)
 
 
 def test_a_range_of_days_backfills_in_a_single_run(home):
