@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -25,8 +26,9 @@ from demo_company import (
     two_free_ports,
 )
 
-from orchestration.cli import main
+from orchestration.cli import group, main
 
+ROOT = Path(__file__).parents[1]
 ESCAPE = "\x1b["
 LAYERS = ("Pull the sources", "Build signals", "Compute metrics", "Score accounts", "Plan what")
 
@@ -126,31 +128,93 @@ def test_the_second_demo_shows_the_same_page_without_a_run(tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_the_ui_shows_the_runs_of_the_command_line_on_the_loopback_alone(once):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+@contextmanager
+def dagster_ui(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The UI of a company once it answers, and its port."""
+    port = two_free_ports()
     environment = {name: text for name, text in os.environ.items() if name != "DAGSTER_HOME"}
     ui = subprocess.Popen(
-        [Path(sys.executable).with_name("healthloop"), "ui", "--home", once, "--port", str(port)],
-        env=environment, start_new_session=True,
+        [sys.executable, "-m", "orchestration.cli", "ui", "--home", home, "--port", str(port)],
+        env=environment, start_new_session=True, cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        question = {"query": "{runsOrError {... on Runs {results {jobName status}}}}"}
         deadline = time.monotonic() + 120
-        while True:
-            try:
-                answer = requests.post(
-                    f"http://127.0.0.1:{port}/graphql", json=question, timeout=10
-                ).json()
-                break
-            except requests.RequestException:
-                assert time.monotonic() < deadline
-                assert ui.poll() is None
-                time.sleep(0.5)
-        assert {"jobName": "daily", "status": "SUCCESS"} in answer["data"]["runsOrError"]["results"]
+        while runs_shown(port) is None:
+            assert time.monotonic() < deadline
+            assert ui.poll() is None
+            time.sleep(0.5)
+        yield ui, port
     finally:
-        os.killpg(ui.pid, signal.SIGINT)
-        ui.wait(timeout=60)
+        ui.send_signal(signal.SIGINT)
+        ui.wait(timeout=90)
+
+
+def runs_shown(port: int) -> list[dict[str, str]] | None:
+    """The runs that a UI shows, or None as long as none answers."""
+    question = {"query": "{runsOrError {... on Runs {results {jobName status}}}}"}
+    try:
+        answer = requests.post(f"http://127.0.0.1:{port}/graphql", json=question, timeout=10)
+    except requests.RequestException:
+        return None
+    return answer.json()["data"]["runsOrError"]["results"]
+
+
+def living(*ancestors: int) -> set[int]:
+    """Processes and all that they have started; one that nobody has asked about yet is dead."""
+    told = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split() for line in told.splitlines()]
+    parents = {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    found = [pid for pid in ancestors if pid in parents]
+    for ancestor in found:
+        found += [pid for pid, parent in parents.items() if parent == ancestor]
+    return {*found}
+
+
+@pytest.mark.slow
+def test_the_ui_shows_the_runs_of_the_command_line_on_the_loopback_alone(once):
+    with dagster_ui(once) as (_, port):
+        assert {"jobName": "daily", "status": "SUCCESS"} in runs_shown(port)
+
+
+@pytest.mark.slow
+def test_f73_sigterm_to_the_ui_ends_all_that_it_started_before_it_ends_itself(once, tmp_path):
+    with dagster_ui(copy_of(once, tmp_path)) as (ui, port):
+        family = living(ui.pid)
+        assert len(family) >= 5, "dg, webserver, daemon, and a code server behind its proxy"
+        ui.terminate()
+        assert ui.wait(timeout=90) == 0
+        assert living(*family) == set()
+        assert runs_shown(port) is None
+
+
+LEAVES_A_CHILD = """
+import pathlib, subprocess, sys
+child = subprocess.Popen(sys.argv[2:])
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("child", ["sleep 60", "trap '' INT; sleep 60; sleep 60"])
+def test_f73_what_a_command_leaves_behind_ends_with_it_or_is_killed(child, tmp_path, monkeypatch):
+    monkeypatch.setattr(group, "ENDS_WITHIN_SECONDS", 1)
+    told = tmp_path / "child"
+    command = [sys.executable, "-c", LEAVES_A_CHILD, str(told), "sh", "-c", child]
+    assert group.run_group(command) == 3
+    assert living(int(told.read_text())) == set()
+
+
+def test_a_taken_port_is_refused_before_dagster_starts(once):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        answer = healthloop("ui", "--home", str(once), "--port", str(port))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == (
+        f"port {port} of 127.0.0.1 cannot be used (Address already in use); "
+        "end what listens there (another `healthloop ui`?), or choose another --port\n"
+    )

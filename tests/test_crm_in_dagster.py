@@ -290,9 +290,7 @@ def test_a_crm_that_refuses_us_fails_the_run_with_the_remedy_and_is_not_asked_ag
     assert len(company.box.log) <= 3
 
 
-def test_f73_a_terminated_run_ends_its_call_puts_the_rest_off_and_is_canceled(
-    company, monkeypatch
-):
+def test_f73_a_terminated_run_ends_its_call_puts_the_rest_off_and_is_canceled(company, monkeypatch):
     """What *Terminate* does to the process of a run is done to this one, in the midst of a call."""
     for account in company.calm_accounts()[:3]:
         turn_red(company, account)

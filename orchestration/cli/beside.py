@@ -35,6 +35,7 @@ def sandbox_beside(company: Company) -> Iterator[None]:
     process = subprocess.Popen(
         [*command, "--port", str(port)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        process_group=0,  # a Ctrl-C reaches it last, for a call to it may be under way
     )  # fmt: skip
     try:
         _wait_for(process, port, company.home)

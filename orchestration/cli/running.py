@@ -2,7 +2,7 @@
 
 import datetime as dt
 import os
-import subprocess
+import socket
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,6 +18,7 @@ from contracts.company import Company, read_company
 from contracts.errors import InputError
 from orchestration.cli.beside import sandbox_beside
 from orchestration.cli.console import console, errors
+from orchestration.cli.group import end_as_with_ctrl_c, run_group
 from orchestration.cli.options import HOME, Home, day_option, scored_warehouse
 from orchestration.cli.pages import became_of, portfolio_page
 from orchestration.cli.progress import watched
@@ -25,7 +26,15 @@ from orchestration.crm_plans import newest_plan
 from orchestration.crms import settings_of
 from orchestration.editor import write_schemas
 from orchestration.resources import clock, warehouse_of
-from orchestration.runs import Run, instance_folder, raise_if_held, run_days, run_news
+from orchestration.runs import (
+    LOST,
+    Run,
+    fail_lost_runs,
+    instance_folder,
+    raise_if_held,
+    run_days,
+    run_news,
+)
 from scoring.explain import library_of
 from scoring.reports import portfolio
 
@@ -197,13 +206,30 @@ def ui(
 ) -> None:
     """Open Dagster over the same runs, on 127.0.0.1."""
     company = read_company(home)
+    _require_free(port)
+    for run_id in fail_lost_runs(company):
+        errors.print(f"Run {run_id} is marked as failed: {LOST}.", soft_wrap=True)
     os.environ["DAGSTER_HOME"] = str(instance_folder(company).resolve())
     os.environ["HEALTHLOOP_HOME"] = str(company.home)
     console.print(f"Dagster is starting at http://127.0.0.1:{port}; stop it with Ctrl-C.")
     program = str(Path(sys.executable).parent / "dg")
     arguments = ["dev", "-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    with sandbox_beside(company), suppress(KeyboardInterrupt):
-        sys.exit(subprocess.run([program, *arguments], check=False).returncode)
+    end_as_with_ctrl_c()
+    with suppress(KeyboardInterrupt), sandbox_beside(company):
+        sys.exit(run_group([program, *arguments]))
+
+
+def _require_free(port: int) -> None:
+    """Dagster itself would start its daemon, and notice half a minute later."""
+    with socket.socket() as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} of 127.0.0.1 cannot be used ({error.strerror})",
+                "end what listens there (another `healthloop ui`?), or choose another --port",
+            ) from None
 
 
 def _scored_days(company: Company) -> set[dt.date]:

@@ -125,8 +125,8 @@ def apply(
 ) -> None:
     """Carry out a stored plan: write the fields and tasks into the CRM, each exactly once.
 
-    Whatever was under way when an earlier run broke off is read back first. Stopped by SIGTERM, it
-    finishes the call in hand and leaves the rest to the next plan.
+    Whatever was under way when an earlier run broke off is read back first. Stopped by SIGTERM or
+    Ctrl-C, it finishes the call in hand and leaves the rest to the next plan.
     """
     company = read_company(home)
     with sandbox_beside(company), draining() as stop:

@@ -75,7 +75,8 @@ F70   the owner has left          test_crm_write_people
 F71   held, dry run, stopped      test_crm_write_people, test_crm_runs_faults
 F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files),
                                   test_killed_applies (both CRMs)
-F73   SIGTERM                     test_crm_process_faults
+F73   SIGTERM                     test_crm_process_faults, test_crm_in_dagster,
+                                  test_cli_progress (the UI)
 F74   two runs at once            test_crm_process_faults, test_crm_runs_faults, test_ledger
 F75   the lease of the dead       test_crm_process_faults, test_ledger
 F76   the warehouse is locked     test_dagster_faults

@@ -76,9 +76,7 @@ def test_f73_when_asked_to_end_the_call_in_hand_is_finished_and_the_rest_put_off
 def test_f73_a_second_interrupt_breaks_the_call_in_hand_off_and_the_next_run_reads_it_back(
     crm, forks, wish, plan_id, wanted
 ):
-    ended = forks.run(
-        crm, plan_id, point="request sent", passage=2, signal=signal.SIGINT, times=2
-    )
+    ended = forks.run(crm, plan_id, point="request sent", passage=2, signal=signal.SIGINT, times=2)
     assert (ended.status, ended.refused) == (0, INTERRUPTED)
     assert ended.passed["response read"] == 1
     with Ledger(crm.url) as ledger:
