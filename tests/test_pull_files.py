@@ -244,3 +244,24 @@ def test_settings_of_dlt_that_lie_around_are_not_taken(desk, tmp_path, monkeypat
     monkeypatch.setenv("DESTINATION__FILESYSTEM__LAYOUT", "{table_name}.{ext}")
     run(company)
     assert rows_in_lake(company, "tickets", "id") == [("1",)]
+
+
+def test_f93_an_unforeseen_error_is_logged_with_its_place_and_without_its_text(
+    desk, monkeypatch, caplog
+):
+    value = "ann@alderfoods.com"
+
+    def broken(*_):
+        raise KeyError(value)
+
+    company = desk(tickets={"files": "*.csv"})
+    monkeypatch.setattr("connectors.pull.read_files", broken)
+    with pytest.raises(SourceCorrupt, match=r"the pull failed \(KeyError\)"):
+        run(company)
+    (record,) = [record for record in caplog.records if record.name == "connectors.pull"]
+    said = record.getMessage()
+    assert said.startswith("source desk: the pull failed\n")
+    assert "KeyError, raised in" in said
+    assert "in broken" in said
+    assert "alderfoods" not in said
+    assert record.exc_info is None
