@@ -3,7 +3,8 @@
 import datetime as dt
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from importlib import import_module
 
 from connectors.api import ApiConfig
 from connectors.pull import Pull, Pulling, pull
@@ -18,6 +19,7 @@ class Pulls:
 
     def __init__(self, company: Company, *, now: dt.datetime) -> None:
         self.company, self.now = company, now
+        _import_pandas()
         self._pool = ThreadPoolExecutor(SOURCES_AT_ONCE, thread_name_prefix="pull")
         self._begun: dict[str, tuple[Pulling, Future[None]]] = {}
 
@@ -49,3 +51,13 @@ class Pulls:
         self._pool.shutdown(cancel_futures=True)
         for pulling, _ in self._begun.values():
             pulling.close()
+
+
+def _import_pandas() -> None:
+    """Import pandas where somebody has it, before any thread reads.
+
+    The first array that pyarrow makes imports it. In a reader's thread that would be while dlt, in
+    another one, finds the half-imported module and looks for a `DataFrame` in it.
+    """
+    with suppress(ImportError):
+        import_module("pandas")

@@ -1,6 +1,8 @@
 """Pulling an API into the lake: what is new, once; what fails, alone; what changes shape, told."""
 
 import datetime as dt
+import sys
+import threading
 
 import duckdb
 import pytest
@@ -8,6 +10,7 @@ import yaml
 
 from connectors.api_rows import landed, united
 from connectors.lake import Lake
+from connectors.pulls import Pulls
 from connectors.sources import check_sources
 from contracts.company import read_company
 from contracts.errors import SourceRefused, SourceRejected
@@ -117,6 +120,18 @@ def test_when_every_stream_fails_so_does_the_pull(company, api):
     with pytest.raises(SourceRejected, match="source desk"):
         run(company)
     assert Lake(company).loads("desk") == []
+
+
+def test_pandas_is_imported_before_any_thread_reads(company, tmp_path, monkeypatch):
+    # dlt would find it half imported, and a source that is well would be told to be down.
+    (tmp_path / "pandas").mkdir()
+    says = "import threading\nTHREAD = threading.current_thread()\n"
+    (tmp_path / "pandas/__init__.py").write_text(says)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "pandas", None)  # what was there comes back after the test
+    del sys.modules["pandas"]
+    Pulls(company, now=NOW).close()
+    assert sys.modules["pandas"].THREAD is threading.current_thread()
 
 
 def test_f32_refused_credentials_are_told_without_the_token(company, monkeypatch):
