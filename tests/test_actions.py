@@ -659,6 +659,54 @@ def test_a_task_that_was_never_sent_is_neither_drafted_again_nor_forgotten():
     assert [(c.key, c.task_id) for c in life.day(2, cleared()).close] == [(life.tasks[0].key, None)]
 
 
+def lost_closing(**more) -> Life:
+    """An episode that is closed, and whose task the CRM still shows open: the closing was lost."""
+    life = Life()
+    life.day(0, holds())
+    (task,) = life.tasks
+    assert len(life.day(1, cleared()).close) == 1
+    life.tasks = [replace(task, **more)]
+    return life
+
+
+def test_a_closing_that_did_not_arrive_is_decided_again_until_it_does():
+    life = lost_closing()
+    (task,) = life.tasks
+    for day, trigger in ((2, cleared()), (3, Trigger("a", "p", "undetermined", clears=None))):
+        life.tasks = [task]
+        decisions = life.day(day, trigger)
+        assert [(c.key, c.why) for c in decisions.close] == [(task.key, "cleared: gone")]
+        assert (decisions.episodes, decisions.open) == ((), ())
+    assert life.day(4).close == ()
+
+
+def test_a_closing_that_did_not_arrive_is_made_up_for_beside_the_next_episode():
+    life = lost_closing()
+    (task,) = life.tasks
+    decisions = life.day(10, holds())
+    assert [closing.key for closing in decisions.close] == [task.key]
+    assert [draft.opened_on for draft in decisions.open] == [decisions.day]
+
+
+def test_a_closing_that_did_not_arrive_is_made_up_for_when_the_account_has_left():
+    life = lost_closing()
+    life.given["accounts"] = {}
+    assert [closing.account_id for closing in life.day(2).close] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"touched": True},  # somebody has taken it up since
+        {"status": "completed", "touched": True},
+        {"status": "deleted"},  # or is hidden from us
+        {"task": ""},  # adopted: the ledger was lost, and nobody knows who touched it
+    ],
+)
+def test_f68_f81_what_is_not_known_to_be_ours_alone_is_not_closed_with_a_past_episode(known):
+    assert lost_closing(**known).day(2, cleared()).close == ()
+
+
 def test_tasks_of_a_playbook_that_is_not_in_use_any_more_are_closed():
     life = Life()
     life.day(0, holds())

@@ -65,6 +65,7 @@ class Plain:
         self.current: dict[str, PlainEpisode] = {}
         self.named: dict[str, dt.date] = {}
         self.rested: dict[str, dt.date] = {}
+        self.left: dict[tuple[str, dt.date, str], PlainTask] = {}
         self.given: list[dt.date] = []
         self.opened: set[tuple[str, dt.date, str]] = set()
         self.closed: set[tuple[str, dt.date, str]] = set()
@@ -72,12 +73,16 @@ class Plain:
     def run(self, day: dt.date, conditions: dict[str, str], gone: set[str], *, sent: bool) -> None:
         """One day's decisions, carried out (or, with `sent` false, only kept)."""
         self.opened, self.closed = set(), set()
+        for name, task in self.left.items():
+            if task.alive and not task.touched:
+                self._close(name, task, sent)
         wanting = []
         for account in OWNERS:
             condition = conditions[account]
             if account in gone:
-                self._end(account)
-                self.current.pop(account, None)  # whatever people have in hand
+                self._end(account, sent)
+                if account in self.current:  # whatever people have in hand
+                    self._forget(account)
             elif condition != "undetermined" and account in self.current:
                 self._live(account, condition, day, sent)
             if account not in self.current and condition == "holds" and account not in gone:
@@ -96,34 +101,42 @@ class Plain:
     def _live(self, account: str, condition: str, day: dt.date, sent: bool) -> None:
         episode = self.current[account]
         if condition == "cleared":
-            return self._end(account)
+            return self._end(account, sent)
         if not episode.tasks:
             return None
         first, escalation = episode.tasks["1"], episode.tasks.get("escalation")
-        if first.done and escalation and escalation.alive and not escalation.touched:
-            self._close(account, "escalation")
+        needless = first.done and escalation and not escalation.touched
+        if needless and escalation.alive:
+            self._close((account, episode.opened, "escalation"), escalation, sent)
         over = day >= episode.opened + dt.timedelta(COOLDOWN_DAYS)
-        if over and not any(task.alive for task in episode.tasks.values()):
-            del self.current[account]
+        wanted = [t for t in episode.tasks.values() if not (needless and t is escalation)]
+        if over and not any(task.alive for task in wanted):
+            self._forget(account)
         elif first.alive and first.sent and not escalation:
             snoozed = first.touched and first.until is not None and first.until >= day
             if not snoozed and (day - first.decided).days >= ESCALATED_AFTER_DAYS:
                 self._give(account, "escalation", day, sent)
         return None
 
-    def _end(self, account: str) -> None:
+    def _end(self, account: str, sent: bool) -> None:
         episode = self.current.get(account)
         if episode is None:
             return
         for name, task in episode.tasks.items():
             if task.alive and not task.touched:
-                self._close(account, name)
-        if not any(task.alive for task in episode.tasks.values()):
-            del self.current[account]
+                self._close((account, episode.opened, name), task, sent)
+        if not any(task.alive and task.touched for task in episode.tasks.values()):
+            self._forget(account)
 
-    def _close(self, account: str, name: str) -> None:
-        self.current[account].tasks[name].alive = False
-        self.closed.add((account, self.current[account].opened, name))
+    def _close(self, name: tuple[str, dt.date, str], task: PlainTask, sent: bool) -> None:
+        """What no CRM has yet is closed by that alone; else the CRM has to hear of it."""
+        self.closed.add(name)
+        task.alive = task.sent and not sent
+
+    def _forget(self, account: str) -> None:
+        """The episode is over, also where the CRM has not heard yet that its tasks are."""
+        episode = self.current.pop(account)
+        self.left |= {(account, episode.opened, name): t for name, t in episode.tasks.items()}
 
     def _give(self, account: str, name: str, day: dt.date, sent: bool) -> None:
         episode = self.current[account]
@@ -139,7 +152,10 @@ class Plain:
 
 
 class Episodes(RuleBasedStateMachine):
-    """Days pass, conditions change, people work, runs crash; `decide` sees what a ledger keeps."""
+    """Days pass, conditions change, people work, runs crash; `decide` sees what a ledger keeps.
+
+    What a killed run opened is kept to be sent; what it closed stays open, and is closed later.
+    """
 
     @initialize()
     def begin(self) -> None:
@@ -182,7 +198,8 @@ class Episodes(RuleBasedStateMachine):
             task = self.tasks[closing.key]
             assert not task.touched, "a task that a person has in hand was closed"
             assert task.status in ("planned", "open")
-            self.tasks[closing.key] = replace(task, status="closed")
+            if sent or task.status == "planned":
+                self.tasks[closing.key] = replace(task, status="closed")
         for draft in decisions.open:
             assert draft.key not in self.tasks, "a task was opened twice"
             self.tasks[draft.key] = TaskState(
@@ -197,7 +214,10 @@ class Episodes(RuleBasedStateMachine):
         assert {self._name(closing.key) for closing in decisions.close} == self.plain.closed
         self._keep(decisions, sent=sent)
         again = self._decide()
-        assert (again.episodes, again.open, again.close) == ((), (), ())
+        assert (again.episodes, again.open) == ((), ())
+        assert {closing.key for closing in again.close} == {
+            closing.key for closing in decisions.close if self.tasks[closing.key].status == "open"
+        }
 
     def _name(self, key: str) -> tuple[str, dt.date, str]:
         task = self.tasks[key]
@@ -230,7 +250,7 @@ class Episodes(RuleBasedStateMachine):
     def _plain_task(self, task: TaskState) -> PlainTask:
         episode = self.plain.current.get(task.account_id)
         if episode is None or episode.opened != task.opened_on:
-            return PlainTask(task.opened_on)  # nobody's any more
+            return self.plain.left[task.account_id, task.opened_on, task.task]
         return episode.tasks[task.task]
 
     @rule(
