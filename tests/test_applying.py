@@ -10,8 +10,9 @@ from connectors.crm import jobs, ledger_tables
 from connectors.crm.applying import apply_plan, recover
 from connectors.crm.lease import LeaseLost
 from connectors.crm.ledger import Ledger
-from connectors.crm.plans import END_STATES
+from connectors.crm.plans import END_STATES, Plan
 from connectors.crm.writing import Outcome, Result, SeenTask
+from contracts.actions import Episode
 from contracts.errors import (
     HeldError,
     LedgerError,
@@ -23,7 +24,7 @@ from contracts.errors import (
     SourceUnavailable,
 )
 from tests.crm_writer_model import Crm, Fault, Killed, ModelWriter, lost
-from tests.ledgers import NOW, Clock, change, closing, emptied, opening, store
+from tests.ledgers import DAY, NOW, Clock, change, closing, emptied, opening, state_of, store
 
 LATER = NOW + dt.timedelta(days=1)
 BUSY = Result(Outcome.BUSY, reason="UNABLE_TO_LOCK_ROW")
@@ -378,6 +379,29 @@ def test_f70_a_fallback_that_is_refused_too_is_not_tried_again(ledger, crm, fall
     assert ends(ledger) == ["rejected"]
 
 
+@pytest.mark.parametrize(
+    ("reason", "owners"),
+    [
+        ("INACTIVE_OWNER_OR_USER (OwnerId)", ["gone", "queue"]),
+        ("INVALID_CROSS_REFERENCE_KEY (OwnerId)", ["gone", "queue"]),
+        ("VALIDATION_ERROR: INVALID_OWNER_ID (hubspot_owner_id)", ["gone", "queue"]),
+        ("VALIDATION_ERROR: the Owner is not active", ["gone", "queue"]),
+        ("FIELD_CUSTOM_VALIDATION_EXCEPTION (Owner_Region__c)", ["gone"]),
+        ("REQUIRED_FIELD_MISSING (Co_Owner__c)", ["gone"]),
+        ("VALIDATION_ERROR (ownership)", ["gone"]),
+    ],
+)
+def test_f70_a_task_is_given_to_another_only_where_its_owner_is_what_was_refused(
+    ledger, crm, reason, owners
+):
+    store(ledger, opening(1, "k1", "R1", owner_id="gone"))
+    crm.trouble["k1"] = [Result(Outcome.REJECTED, reason=reason)]
+    apply(ledger, crm, fallback_owner={"salesforce": "queue"})
+    assert crm.called("create_tasks") == [("k1",)] * len(owners)
+    assert ends(ledger) == ["written" if "queue" in owners else "rejected"]
+    assert [task.owner_id for task in ledger.tasks()] == owners[-1:]
+
+
 # People
 
 
@@ -408,6 +432,23 @@ def test_f68_a_task_that_is_there_or_was_deleted_is_not_opened_again(ledger, crm
     applied = apply(ledger, crm)
     assert ends(ledger) == ["skipped", "skipped"]
     assert applied.calls == 0
+
+
+def test_f71_a_task_of_a_plan_that_waited_is_not_opened_where_a_newer_plan_has_one(ledger, crm):
+    store(ledger, opening(1, "k1", "R1"), change(2, "R1", risk_score="71"), plan_id="held")
+    newer, day = opening(1, "k2", "R1"), DAY + dt.timedelta(days=1)
+    plan = Plan(
+        "newer", day, "fast", LATER, episodes=(Episode("A-R1", "champion-left", day, "open"),),
+        tasks=(replace(state_of(newer), opened_on=day),),
+    )  # fmt: skip
+    ledger.store(plan, [newer])
+    apply(ledger, crm, "newer")
+    apply(ledger, crm, "held")
+    assert {i.number: (i.state, i.reason) for i in ledger.intents("held")} == {
+        1: ("skipped", "a newer plan has decided about it"), 2: ("written", ""),
+    }  # fmt: skip
+    assert crm.created == ["k2"]
+    assert [task.key for task in ledger.tasks()] == ["k2"]
 
 
 # Bulk jobs

@@ -167,6 +167,54 @@ def test_a_task_whose_condition_cleared_before_it_was_sent_is_closed_in_the_ledg
     assert [(state.key, state.status) for state in plan.tasks] == [(unsent.task.key, "closed")]
 
 
+def test_f66_a_task_that_waited_goes_to_the_record_that_its_account_was_merged_into():
+    _, (unsent,) = planned(Decisions(DAY, open=(draft(),)))
+    carried = (replace(unsent, state="skipped"),)
+    _, (again,) = planned(
+        carried=carried,
+        gone=frozenset({("salesforce", "001A1")}),
+        records={"A1": CrmRecord("salesforce", "001HEIR", "Ada Lovelace")},
+    )
+    assert (again.record_id, again.task.record_id, again.state) == ("001HEIR", "001HEIR", "planned")
+    assert replace(again.task, record_id="001A1") == unsent.task
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {},
+        {"A1": CrmRecord("salesforce", "001A1")},
+        {"A1": CrmRecord("hubspot", "77")},
+    ],
+    ids=["none", "one that is gone", "one in another CRM"],
+)
+def test_f65_a_task_that_waited_is_not_sent_where_its_account_has_no_record_any_more(records):
+    _, (unsent,) = planned(Decisions(DAY, open=(draft(),)))
+    _, intents = planned(
+        carried=(unsent,), gone=frozenset({("salesforce", "001A1")}), records=records
+    )
+    assert intents == []
+
+
+def test_f54_a_refused_task_whose_condition_cleared_is_closed_although_no_plan_carries_it():
+    first, (refused,) = planned(Decisions(DAY, open=(draft(),)))
+    key = refused.task.key
+    plan, intents = planned(
+        Decisions(DAY, close=(TaskClosing(key, None, "A1", "cleared"),)),
+        states={state.key: state for state in first.tasks},
+        refused=frozenset({key}),
+    )
+    assert intents == []
+    assert [(state.key, state.status) for state in plan.tasks] == [(key, "closed")]
+
+
+def test_f54_a_closing_that_the_crm_refused_not_long_ago_is_not_offered_again():
+    keys = ["k" * 64, "l" * 64]
+    closings = tuple(TaskClosing(key, f"00T{key[0]}", "A1", "cleared") for key in keys)
+    _, (intent,) = planned(Decisions(DAY, close=closings), refused=frozenset(keys[:1]))
+    assert intent.closing.key == keys[1]
+
+
 def test_the_text_of_a_task_says_why_what_to_do_and_that_a_human_has_the_last_word():
     text = body_of(draft())
     assert "- A champion has left" in text

@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from connectors.crm import ledger_tables
 from connectors.crm.lease import LeaseHeld, LeaseLost
 from connectors.crm.ledger import Ledger
-from connectors.crm.plans import Ended, FieldChange, FieldChanges
+from connectors.crm.places import keep_places
+from connectors.crm.plans import Ended, FieldChange, FieldChanges, Plan
+from connectors.crm.settings import CrmSettings
 from connectors.crm.writing import SeenRecord, SeenTask
 from contracts.actions import Episode, TaskLeft
 from contracts.errors import HeldError, LedgerError, NotFoundError
@@ -191,6 +193,45 @@ def test_a_plan_changes_neither_a_task_that_is_there_nor_a_closed_episode(ledger
     assert ledger.episodes() == [closed]
 
 
+def begun(ledger, plan_id, *tasks, closed=(), lane="daily", at=NOW):
+    """Begin a plan that opens episodes with these tasks, by their days, and closes others."""
+    days = {task.opened_on for task in tasks}
+    episodes = [Episode("A-001A", "champion-left", day, "open") for day in sorted(days)]
+    episodes += [Episode("A-001A", "champion-left", day, "closed", closed_on=at.date())
+                 for day in closed]  # fmt: skip
+    ledger.store(
+        Plan(plan_id, at.date(), lane, at, episodes=tuple(episodes), tasks=tasks),
+        [replace(opening(number, task.key, "001A"), account_id="A-001A")
+         for number, task in enumerate(tasks, 1)],
+    )  # fmt: skip
+    ledger.begin_plan(plan_id, at)
+
+
+def task_of(key, day=DAY):
+    return replace(state_of(opening(1, key, "001A")), opened_on=day)
+
+
+@pytest.mark.parametrize("later", [DAY, DAY + dt.timedelta(days=1)], ids=["that day", "the next"])
+def test_f71_what_waited_for_a_person_begins_nothing_that_others_began_or_ended_since(
+    ledger, later
+):
+    begun(ledger, "fast", task_of("k2", later), lane="fast", at=LATER)
+    if later == DAY:  # and it is over already
+        begun(ledger, "end", closed=[DAY], lane="fast", at=LATER + HOUR)
+    before = (ledger.episodes(), ledger.tasks())
+    begun(ledger, "held", task_of("k1"))
+    assert (ledger.episodes(), ledger.tasks()) == before
+    assert [task.key for task in ledger.tasks()] == ["k2"]
+
+
+def test_an_episode_that_a_plan_opens_in_place_of_one_that_it_closes_is_kept(ledger):
+    begun(ledger, "p1", task_of("k1"))
+    later = DAY + dt.timedelta(days=30)
+    begun(ledger, "p2", task_of("k2", later), closed=[DAY], at=LATER)
+    assert {e.opened_on: e.state for e in ledger.episodes()} == {DAY: "closed", later: "open"}
+    assert {task.key for task in ledger.tasks()} == {"k1", "k2"}
+
+
 def test_a_plan_ends_only_when_the_sums_are_right(ledger):
     store(ledger, change(1, "001A", risk_score="71"), change(2, "001B", risk_score="5"))
     send(ledger, "p1", Ended(1, "written"))
@@ -283,6 +324,95 @@ def test_a_task_that_was_put_off_is_carried_and_a_refused_one_only_after_a_while
     assert ledger.rejected_tasks() == {"k2": "NO"}
     assert {i.task.key for i in ledger.carried(rejected_before=LATER)} == {"k1", "k2"}
     assert {i.task.key for i in ledger.carried(rejected_before=NOW)} == {"k1"}
+
+
+def test_f54_a_closing_that_was_refused_is_remembered_until_the_task_is_closed(ledger):
+    with_open_task(ledger)
+    store(ledger, closing(1, "k1", "001A"), plan_id="p2", at=LATER)
+    send(ledger, "p2", Ended(1, "rejected", "NO"), at=LATER)
+    assert only_task(ledger).status == "open"
+    assert ledger.rejected_tasks(since=LATER) == {"k1": "NO"}
+    assert ledger.rejected_tasks(since=LATER + HOUR) == {}  # it may be offered again
+    store(ledger, closing(1, "k1", "001A"), plan_id="p3", at=LATER + HOUR)
+    send(ledger, "p3", Ended(1, "written"), at=LATER + HOUR)
+    assert only_task(ledger).status == "closed"
+    assert ledger.rejected_tasks() == {}
+
+
+def test_f54_a_refused_task_whose_condition_cleared_is_carried_no_more(ledger):
+    refused = opening(1, "k1", "001A")
+    store(ledger, refused)
+    ledger.begin_plan("p1", NOW)
+    send(ledger, "p1", Ended(1, "rejected", "NO"))
+    assert len(ledger.carried(rejected_before=LATER)) == 1
+    begun(ledger, "p2", replace(state_of(refused), status="closed"), closed=[DAY], at=LATER)
+    assert ledger.carried(rejected_before=LATER + dt.timedelta(days=365)) == []
+
+
+# Where values are
+
+
+def test_what_is_known_of_a_field_that_has_another_name_now_is_forgotten(ledger):
+    store(ledger, change(1, "001A", risk_score="71", risk_band="red"),
+          change(2, "001B", risk_score="5"), change(3, "001A", object="opportunity",
+                                                    risk_score="71"))  # fmt: skip
+    send(ledger, "p1", Ended(1, "written"), Ended(3, "written"))
+    send(ledger, "p1", Ended(2, "rejected", "NO"))
+    edited = {"risk_score": "50", "risk_band": "green"}
+    ledger.saw_records("salesforce", [SeenRecord("account", "001A", edited)], LATER)
+    assert len(ledger.drift()) == 2
+
+    ledger.set_places("hubspot", {"account.risk_score": "b"}, moved=[("account", "risk_score")])
+    assert confirmed(ledger)[("account", "001A")] == '{"risk_score":"71","risk_band":"red"}'
+    ledger.set_places("salesforce", {"account.risk_score": "B__c"},
+                      moved=[("account", "risk_score")])  # fmt: skip
+    assert ledger.places("salesforce") == {"account.risk_score": "B__c"}
+    assert confirmed(ledger) == {
+        ("account", "001A"): '{"risk_band":"red"}',
+        ("opportunity", "001A"): '{"risk_score":"71"}',
+    }
+    assert not any(ledger.rejections().values())
+    assert [drift.field for drift in ledger.drift()] == ["risk_band"]
+
+
+def settings_with(**fields):
+    return CrmSettings.model_validate({"salesforce": {"source": "crm", "fields": fields}})
+
+
+def test_a_field_that_crm_yaml_renames_is_written_anew_and_all_others_are_not(ledger):
+    org = {"salesforce": "00D1"}
+    keep_places(ledger, settings_with(), org)
+    store(ledger, change(1, "001A", risk_score="71", risk_band="red", upsell_score="9"))
+    send(ledger, "p1", Ended(1, "written"))
+    known = confirmed(ledger)
+    keep_places(ledger, settings_with(), org)
+    assert confirmed(ledger) == known
+    renamed = settings_with(account={"risk_score": "Churn__c", "risk_band": "Churn_Band__c"})
+    keep_places(ledger, renamed, org)
+    assert confirmed(ledger) == {("account", "001A"): '{"upsell_score":"9"}'}
+    assert ledger.places("salesforce")["account.risk_score"] == "Churn__c"
+
+
+def test_a_field_that_was_out_of_use_for_a_while_is_where_it_was(ledger):
+    org = {"salesforce": "00D1"}
+    keep_places(ledger, settings_with(), org)
+    store(ledger, change(1, "001A", risk_score="71"))
+    send(ledger, "p1", Ended(1, "written"))
+    for name in (None, "HL_Risk_Score__c"):
+        keep_places(ledger, settings_with(account={"risk_score": name}), org)
+    assert confirmed(ledger) == {("account", "001A"): '{"risk_score":"71"}'}
+
+
+def test_another_organisation_is_refused_and_nothing_is_forgotten(ledger):
+    keep_places(ledger, settings_with(), {"salesforce": "00D1"})
+    store(ledger, change(1, "001A", risk_score="71"))
+    send(ledger, "p1", Ended(1, "written"))
+    before = (ledger.places("salesforce"), confirmed(ledger))
+    renamed = settings_with(account={"risk_score": "Churn__c"})
+    with pytest.raises(HeldError, match="account '00D2' now, and the ledger is that of '00D1'"):
+        keep_places(ledger, renamed, {"salesforce": "00D2"})
+    assert (ledger.places("salesforce"), confirmed(ledger)) == before
+    keep_places(ledger, settings_with(), {"salesforce": "00D1"})
 
 
 # People in the CRM
@@ -480,6 +610,17 @@ def test_f66_f67_a_merged_record_leaves_its_tasks_to_its_successor_and_its_value
     survivor = SeenRecord("account", "001B", {"risk_score": "30"})
     ledger.set_confirmed([survivor], "salesforce", LATER)
     assert confirmed(ledger) == {("account", "001B"): '{"risk_score":"30"}'}
+
+
+def test_f66_a_task_that_waited_for_a_merged_record_is_still_carried(ledger):
+    unsent = opening(1, "k1", "001A")
+    store(ledger, unsent)
+    ledger.begin_plan("p1", NOW)
+    send(ledger, "p1", Ended(1, "deferred", "no budget"))
+    merged = SeenRecord("account", "001A", {}, gone=True, successor="001B")
+    ledger.saw_records("salesforce", [merged], LATER)
+    assert only_task(ledger).status == "planned"
+    assert [intent.task for intent in ledger.carried()] == [unsent.task]
 
 
 def test_watermarks_are_kept_by_crm_and_thing(ledger):
