@@ -24,7 +24,7 @@ F20   updated between pages       test_moving_worlds (all vendors)
 F21   deleted between pages       test_moving_worlds (vendors that tell of it), test_pull_api
 F22   inserted in mid-scan        test_moving_worlds (all vendors), vendors/test_freshdesk
 F23   the newest minute is hidden vendors/test_zendesk, test_moving_worlds (all vendors)
-F24   clocks differ               test_moving_worlds (all vendors)
+F24   clocks differ               test_moving_worlds (all vendors), test_crm_write_people
 F25   dated ahead                 test_moving_worlds, test_pull_api, vendors/test_posthog
 F26   days of 23 and 25 hours     test_values
 F27   leap day and month's end    test_values

@@ -4,11 +4,13 @@ They delete and merge accounts, take up tasks, edit our fields, leave the compan
 they did stays done, and nothing is lost or doubled by it.
 """
 
+import datetime as dt
 from dataclasses import replace
 
 import pytest
 
 from connectors.crm.ledger import Ledger
+from connectors.crm.observing import look_later
 from connectors.sandbox.vendors.salesforce_setup import SUPPORT_QUEUE
 from contracts.errors import HeldError
 from tests.faults.crm_writes import (
@@ -187,6 +189,37 @@ def test_f69_a_field_that_somebody_edited_is_told_and_written_when_our_value_cha
     assert crm.shown()[0]["account", id]["risk_score"] in (44.0, "44")
     with Ledger(crm.url) as ledger:
         assert ledger.drift() == []
+
+
+@pytest.mark.parametrize("ahead", [-2, 2], ids=["behind", "ahead"])
+def test_f24_f69_what_people_did_is_seen_though_our_clock_is_minutes_off(ahead, crm, wish):
+    wish = replace(wish, tasks=(), closed=())
+    skew = dt.timedelta(minutes=ahead)
+    crm.now = lambda: crm.box.now + skew
+    crm.run(wish, observes=True)
+    edited, deleted = wish.ids()[:2]
+    with Ledger(crm.url) as ledger:
+        crm.observe(ledger)
+        crm.sleep(60)  # which our clock, where it is ahead, takes for a moment before that look
+        crm.edit("account", edited, "risk_score", 5.0 if crm.name == "salesforce" else "5")
+        crm.delete(deleted)
+        crm.sleep(3600)
+        drift = [d for d in crm.observe(ledger).drift if d.record_id == edited]
+        assert [(d.field, d.ours, d.theirs) for d in drift] == [("risk_score", "70", "5")]
+        if crm.name == "salesforce":  # HubSpot tells of no deletion
+            assert ledger.tombstones()[crm.name, deleted] is None
+
+
+def test_f69_what_people_edit_while_we_write_is_told(crm, wish):
+    id = wish.ids()[0]
+    crm.run(wish, observes=True)
+    crm.edit("account", id, "risk_score", 5.0 if crm.name == "salesforce" else "5")
+    crm.sleep(1800)  # so long it takes
+    with Ledger(crm.url) as ledger:
+        look_later(ledger, [crm.name], written=len(wish.fields), now=crm.now())
+        crm.sleep(3600)
+        drift = crm.observe(ledger).drift
+    assert [(d.record_id, d.field, d.theirs) for d in drift] == [(id, "risk_score", "5")]
 
 
 # Owners

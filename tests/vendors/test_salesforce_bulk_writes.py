@@ -106,6 +106,19 @@ def test_only_the_fields_of_a_record_are_changed_and_none_empties_one(box, bulk)
     assert kept == [(1, None), (None, None)]
 
 
+def test_f49_a_text_that_spells_what_empties_a_field_empties_none(box, bulk):
+    """No file can say `#N/A` of a text: it says as much of it as it can."""
+    accounts = ids(box, "Account", 3)
+    texts = ["#N/A", "N/A", " #N/A of them "]
+    updates = [score(id, risk_reasons=text) for id, text in zip(accounts, texts, strict=True)]
+    job = bulk.create("account", FIELDS)
+    bulk.upload(job, updates)
+    assert ended(bulk, job) == "complete"
+    assert outcomes(bulk.results(job, updates)) == [Outcome.DONE] * 3
+    shown = [body(box, "Account", id)["HL_Risk_Reasons__c"] for id in accounts]
+    assert [text.strip() for text in shown] == ["N/A", "N/A", "#N/A of them"]
+
+
 def test_f89_formulas_quotes_commas_and_lines_arrive_as_they_are(box, bulk):
     texts = [
         "=1+2",
