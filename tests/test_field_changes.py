@@ -393,6 +393,27 @@ def test_f69_a_field_that_a_human_edited_is_rewritten_only_when_our_value_change
     assert written(connection, "a")["risk_band"] == ("yellow", "green")
 
 
+def test_a_refused_score_is_offered_whole_once_any_of_it_is_new(crm, connection):
+    """Else the number of one day would stand beside the band of another."""
+    deal(connection, "a", "1", promised_outcome="growth")
+    crm.plan()
+    crm.take(leave=lambda change: change.field == "handoff_promised_outcome")
+    use(connection, "a", days_before(DAY, 10, skip=9))
+    crm.plan()
+    news = {field: new for field, (_, new) in written(connection, "a").items()}
+    assert news["risk_band"] == "green"
+    assert news["handoff_promised_outcome"] == "growth"
+    refused = {("hubspot", "account", "0"): news}
+    crm.plan(rejected=refused)
+    assert written(connection, "a") == {}
+    use(connection, "a", [DAY - dt.timedelta(days=22)])
+    crm.plan(rejected=refused)
+    offered = written(connection, "a")
+    assert news.keys() - offered.keys() == {"handoff_promised_outcome"}
+    assert offered["risk_band"] == ("yellow", "green")
+    assert offered["risk_score"][1] != news["risk_score"]
+
+
 def test_what_was_never_acknowledged_is_written_even_where_it_is_empty(crm, connection):
     """A field that is new in the catalogue, or that a person filled before us, becomes ours."""
     crm.plan()
