@@ -55,7 +55,7 @@ F50   a session expires           test_crm_write_transport
 F51   and cannot be renewed       test_crm_write_transport
 F52   some records are locked     test_crm_write_faults
 F53   all records are locked      test_crm_write_faults
-F54   a record is refused         test_crm_write_faults, test_crm_write_jobs
+F54   a record is refused         test_crm_write_faults, test_crm_write_jobs, test_crm_over_days
 F55   a call is refused           test_crm_write_faults
 F56   a silent success            test_crm_write_faults (HubSpot)
 F57   a 207 without some records  test_crm_write_faults (HubSpot)
@@ -69,10 +69,10 @@ F64   one key twice in a plan     test_crm_write_faults
 F65   the account is deleted      test_crm_write_people
 F66   the account is merged       test_crm_write_people
 F67   and has a new id            test_crm_write_people (HubSpot)
-F68   a human took up the task    test_crm_write_people
+F68   a human took up the task    test_crm_write_people, test_crm_observing
 F69   a human edited our field    test_crm_write_people
 F70   the owner has left          test_crm_write_people
-F71   held, dry run, stopped      test_crm_write_people, test_crm_runs_faults
+F71   held, dry run, stopped      test_crm_write_people, test_crm_runs_faults, test_crm_over_days
 F72   SIGKILL                     test_killed_api_pulls (APIs), test_pull_crash (files),
                                   test_killed_applies (both CRMs)
 F73   SIGTERM                     test_crm_process_faults, test_crm_in_dagster,
@@ -84,7 +84,7 @@ F77   the disk is full            test_crm_process_faults, test_crm_write_sweep,
 F78   the warehouse lost its tail test_dagster_runs
 F79   the warehouse is corrupt    test_dagster_faults, test_dagster_runs
 F80   a ledger of another version test_crm_process_faults, test_ledger
-F81   the ledger is lost          test_crm_process_faults, test_ledger
+F81   the ledger is lost          test_crm_process_faults, test_ledger, test_crm_observing
 F82   very many changes           test_crm_runs_faults
 F83   who tries again             test_crm_runs_faults
 F84   the daemon dies in a tick   test_daemon_restarts
