@@ -53,7 +53,7 @@ class Notice:
 
     Attributes:
         subject: such as "source helpdesk" or "job daily, step scores".
-        status: "ok", or what it is instead: "down", "failed".
+        status: "ok", or what it is instead: "down", "failed", "held, plan 2026-06-30-b6a3b1".
         details: why, one line each.
         remedy: what to do.
         link: where to read more; "" for nowhere.

@@ -15,6 +15,7 @@ from connectors.alerts import OK, Notice, tell
 from connectors.sources import Source, read_sources
 from contracts.company import Company
 from contracts.errors import HealthloopError
+from orchestration.failures import HELD_PLAN
 from orchestration.resources import clock, warehouse_of
 
 SIGNALS_STEP = "signals"
@@ -62,11 +63,14 @@ def _of_step(context: dg.HookContext, company: Company, failure: BaseException |
     link = _link(context, company)
     if failure is None:
         return Notice(subject, OK, link=link)
+    status = "failed"
     if isinstance(failure, dg.Failure):
         cause, remedy = failure.description or "it gave no reason", ""
+        if plan := failure.metadata.get(HELD_PLAN):  # another plan that is held is another state
+            status = f"held, plan {plan.value}"
     else:  # an unforeseen error, whose text may hold a row's values
         cause, remedy = type(failure).__name__, "this is a defect of Healthloop: report it"
-    return Notice(subject, "failed", (cause, f"run {context.run_id}"), remedy, link)
+    return Notice(subject, status, (cause, f"run {context.run_id}"), remedy, link)
 
 
 def _of_sources(context: dg.HookContext, company: Company) -> list[Notice]:

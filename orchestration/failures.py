@@ -7,6 +7,9 @@ import dagster as dg
 
 from contracts.errors import ConfigurationError, HealthloopError, SourceUnavailable
 
+HELD_PLAN = "held_plan"
+"""The key of a failure's metadata under which the id of the plan stands that the gate holds."""
+
 
 @contextmanager
 def told_to_dagster(*, retries: bool = True) -> Iterator[None]:

@@ -281,6 +281,30 @@ def test_a_held_plan_can_be_dropped_by_the_job_and_nothing_is_written(company):
         assert ledger.plan(plan).status == "dropped"
 
 
+def test_each_plan_that_is_held_is_told_once_and_its_end_once(company, monkeypatch):
+    settings = (company.home / "company.yaml").read_text()
+    write(company.home / "company.yaml", settings + "alerts: {slack: {env: SLACK_HOOK}}\n")
+    plans = []
+    with slack_server() as slack:
+        monkeypatch.setenv("SLACK_HOOK", slack.address)
+        turn_red(company)
+        for _ in range(2):
+            assert not planned_and_written(company, FIRST_DAY).success
+        plans.append(company.plan_id())
+        assert company.healthloop("plan drop", plans[0]).code == 0
+        assert not planned_and_written(company, FIRST_DAY).success
+        plans.append(company.plan_id())
+        assert company.healthloop("plan approve", plans[1]).code == 0
+        assert company.healthloop("apply").code == 0
+        assert planned_and_written(company, FIRST_DAY).success
+        told = [text.partition("step crm_plan: ")[2] for text in slack.texts]
+    first, second = plans
+    assert first != second
+    assert told == [
+        f"held, plan {first}", f"held, plan {second}", f"ok again (it was held, plan {second})",
+    ]  # fmt: skip
+
+
 def test_a_crm_that_refuses_us_fails_the_run_with_the_remedy_and_is_not_asked_again(company):
     company.box.faults.add(vendor="salesforce", do="status", code=401, times=None)
     result = planned_and_written(company, FIRST_DAY)

@@ -13,7 +13,7 @@ from orchestration.assets import actions, plan, signals
 from orchestration.crm_plans import Planned, plan_day, plan_news, saw_news
 from orchestration.crm_writes import apply, draining
 from orchestration.crms import Crms, settings_of
-from orchestration.failures import told_to_dagster
+from orchestration.failures import HELD_PLAN, told_to_dagster
 from orchestration.partitions import daily_partitions
 from orchestration.resources import CompanyFolder, Warehouse, clock
 from scoring.library import read_library
@@ -83,7 +83,7 @@ def _plan_asset(company: Company) -> dg.AssetsDefinition:
             ],
         )
         if held:
-            raise dg.Failure(says, allow_retries=False)
+            raise _held(planned)
 
     return crm_plan
 
@@ -162,7 +162,7 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
             for note in planned.notes:
                 context.log.warning(note)
             if planned.plan.status == "held":
-                raise dg.Failure(_says(planned), allow_retries=False)
+                raise _held(planned)
             metadata = _metadata(planned)
             if not settings_of(company).apply:
                 saw_news(company, now)
@@ -180,6 +180,12 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=metadata)
 
     return crm_news
+
+
+def _held(planned: Planned) -> dg.Failure:
+    """The end of a run whose plan is held; alerts tell each plan once, by this id."""
+    metadata = {HELD_PLAN: planned.plan.plan_id}
+    return dg.Failure(_says(planned), metadata=metadata, allow_retries=False)
 
 
 def _says(planned: Planned) -> str:
