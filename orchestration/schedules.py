@@ -7,6 +7,7 @@ import dagster as dg
 from connectors.crm.settings import CrmSettings
 from contracts.company import Company
 from orchestration.jobs import DAILY, FAST_LANE, REFRESH
+from orchestration.old_runs import forget_old_runs
 
 UNDER_WAY = (
     dg.DagsterRunStatus.QUEUED,
@@ -44,7 +45,10 @@ def schedules(company: Company, crm: CrmSettings | None) -> list[Any]:
 
 
 def _every_minute(company: Company, *, on: bool) -> Any:
-    """The fast lane, unless a run is under way: only one can have the warehouse."""
+    """The fast lane, unless a run is under way: only one can have the warehouse.
+
+    Each minute that gets a run also forgets some old ones, or they would fill the disk.
+    """
 
     @dg.schedule(
         name="fast_lane_schedule",
@@ -60,6 +64,10 @@ def _every_minute(company: Company, *, on: bool) -> Any:
         under_way = context.instance.get_run_records(dg.RunsFilter(statuses=[*UNDER_WAY]), limit=1)
         if under_way:
             return dg.SkipReason("another run is under way; the next minute looks again")
+        try:
+            forget_old_runs(context.instance, FAST_LANE, now=context.scheduled_execution_time)
+        except Exception as error:  # tidying up must not keep the CRM from its news
+            context.log.warning(f"old runs were not forgotten ({type(error).__name__})")
         return dg.RunRequest()
 
     return fast_lane_schedule

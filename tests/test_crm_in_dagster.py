@@ -3,6 +3,8 @@
 import datetime as dt
 import re
 import signal
+import sqlite3
+from contextlib import closing
 
 import dagster as dg
 import pytest
@@ -26,6 +28,7 @@ from contracts.company import read_company
 from orchestration.assets import actions
 from orchestration.assets.crm import NEWS, PLAN, WRITES
 from orchestration.definitions import definitions_of
+from orchestration.old_runs import MOST_AT_ONCE, QUIET_RUN
 from orchestration.runs import instance_of
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -175,13 +178,20 @@ def _every_minute(company: CrmCompany) -> dg.ScheduleDefinition:
     return repository.get_schedule_def("fast_lane_schedule")
 
 
-def test_the_fast_lane_waits_while_a_run_is_under_way(company):
+def tick(company: CrmCompany, instance: dg.DagsterInstance, after: dt.timedelta = 0 * DAY):
+    """What the schedule of the fast lane says, that long from now."""
     repository = definitions_of(company.company).get_repository_def()
-    schedule = repository.get_schedule_def("fast_lane_schedule")
+    context = dg.build_schedule_context(
+        instance=instance,
+        repository_def=repository,
+        scheduled_execution_time=dt.datetime.now(dt.UTC) + after,
+    )
+    return repository.get_schedule_def("fast_lane_schedule").evaluate_tick(context)
 
+
+def test_the_fast_lane_waits_while_a_run_is_under_way(company):
     def asked(instance: dg.DagsterInstance) -> object:
-        context = dg.build_schedule_context(instance=instance, repository_def=repository)
-        return schedule.evaluate_tick(context)
+        return tick(company, instance)
 
     with dg.DagsterInstance.local_temp() as instance:
         assert len(asked(instance).run_requests) == 1
@@ -192,6 +202,86 @@ def test_the_fast_lane_waits_while_a_run_is_under_way(company):
         skipped = asked(instance)
         assert not skipped.run_requests
         assert skipped.skip_message == "another run is under way; the next minute looks again"
+
+
+# -- old runs -------------------------------------------------------------------------------------
+
+
+def left_of(company: CrmCompany, run_id: str) -> list[str]:
+    """Where anything of a run is left in the Dagster instance: files, and tables with its rows."""
+    folder = company.home / "state/dagster"
+    found = [path.name for path in folder.rglob(f"{run_id}*")]
+    for file in (folder / "history/runs/index.db", folder / "history/runs.db"):
+        with closing(sqlite3.connect(file)) as connection:
+            for (table,) in connection.execute(
+                "SELECT t.name FROM pragma_table_list t, pragma_table_info(t.name) c "
+                "WHERE c.name = 'run_id'"
+            ).fetchall():
+                rows = f"SELECT count(*) FROM {table} WHERE run_id = ?"
+                found += [table] if connection.execute(rows, [run_id]).fetchone()[0] else []
+    return found
+
+
+def test_a_quiet_run_of_the_fast_lane_is_forgotten_after_a_day_and_leaves_nothing(company):
+    company.set_apply(True, "fast_lane: {sources: [helpdesk]}\n")
+    account = company.calm_accounts()[0]
+    company.later(10 * HOUR)
+    for _ in range(2):
+        company.open_ticket(account)
+    company.later(2 * MINUTE)
+    wrote = company.fast_lane().run_id
+    assert company.writes
+    company.later()
+    ran = company.fast_lane()
+    assert ran.success, ran.failures
+    quiet = ran.run_id
+    daily = planned_and_written(company, FIRST_DAY - DAY).run_id
+    kept = left_of(company, daily)
+    assert kept
+    assert f"{quiet}.db" in left_of(company, quiet)
+    assert "asset_check_executions" in left_of(company, quiet)
+    with instance_in_home(), instance_of(company.company) as instance:
+
+        def there(after: dt.timedelta) -> list[bool]:
+            assert len(tick(company, instance, after).run_requests) == 1
+            return [instance.has_run(run_id) for run_id in (quiet, wrote, daily)]
+
+        assert there(DAY - HOUR) == [True, True, True]
+        assert there(DAY + HOUR) == [False, True, True]
+        assert left_of(company, quiet) == []
+        assert there(7 * DAY - HOUR) == [False, True, True]
+        assert there(7 * DAY + HOUR) == [False, False, True]
+        assert left_of(company, wrote) == []
+        assert there(700 * DAY) == [False, False, True]
+    assert left_of(company, daily) == kept
+
+
+def test_each_minute_forgets_only_a_few_runs_the_oldest_first(company):
+    with dg.DagsterInstance.local_temp() as instance:
+        runs = [
+            instance.add_run(
+                dg.DagsterRun(
+                    job_name="fast_lane", status=dg.DagsterRunStatus.SUCCESS, tags=QUIET_RUN
+                )
+            ).run_id
+            for _ in range(MOST_AT_ONCE + 2)
+        ]
+        tick(company, instance, after=2 * DAY)
+        assert [instance.has_run(run) for run in runs] == [False] * MOST_AT_ONCE + [True] * 2
+        tick(company, instance, after=8 * DAY)
+        assert not instance.get_run_ids()
+
+
+def test_a_minute_gets_its_run_though_old_ones_cannot_be_forgotten(company, monkeypatch):
+    def broken(*_):
+        raise sqlite3.OperationalError("database is locked")
+
+    with dg.DagsterInstance.local_temp() as instance:
+        old = dg.DagsterRun(job_name="fast_lane", status=dg.DagsterRunStatus.FAILURE)
+        instance.add_run(old)
+        monkeypatch.setattr(dg.DagsterInstance, "delete_run", broken)
+        assert len(tick(company, instance, after=8 * DAY).run_requests) == 1
+        assert instance.has_run(old.run_id)
 
 
 # -- runs -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from orchestration.crm_plans import Planned, plan_day, plan_news, saw_news
 from orchestration.crm_writes import apply, draining
 from orchestration.crms import Crms, settings_of
 from orchestration.failures import HELD_PLAN, told_to_dagster
+from orchestration.old_runs import QUIET_RUN
 from orchestration.partitions import daily_partitions
 from orchestration.resources import CompanyFolder, Warehouse, clock
 from scoring.library import read_library
@@ -158,6 +159,7 @@ def _news_asset(company: Company) -> dg.AssetsDefinition:
                 planned = plan_news(crms, read_library(company), connection, clock=clock)
             if planned is None or not planned.intents:
                 saw_news(company, now)
+                context.instance.add_run_tags(context.run.run_id, QUIET_RUN)
                 return dg.MaterializeResult(metadata={"result": "nothing that anybody would see"})
             for note in planned.notes:
                 context.log.warning(note)
