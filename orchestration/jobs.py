@@ -10,6 +10,7 @@ from orchestration.alerting import HOOKS
 from orchestration.assets import actions, crm, metrics, plan, scores
 from orchestration.crm_writes import apply, draining, judge_plan
 from orchestration.failures import told_to_dagster
+from orchestration.old_runs import OURS
 from orchestration.resources import CompanyFolder, clock
 
 SCORED = dg.AssetSelection.assets(metrics.KEY, scores.SCORES, scores.CONTRIBUTIONS)
@@ -101,6 +102,7 @@ def _fast_lane(settings: CrmSettings) -> Any:
         description="Pull what changed, score the accounts with new facts as of now, and write "
         "what people would see of it. Once a minute where crm.yaml says so.",
         hooks=HOOKS,
+        tags=OURS,
     )
 
 

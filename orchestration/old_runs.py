@@ -1,4 +1,4 @@
-"""Forgetting old runs of a job that runs every minute.
+"""Forgetting old runs of the fast lane, which runs every minute.
 
 Dagster keeps all runs for ever. One that found nothing to do leaves half a megabyte, which would be
 0.7 GB a day.
@@ -10,6 +10,9 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as checks
+
+OURS = {"healthloop/job": "fast_lane"}
+"""The tag of all its runs: in a shared Dagster others may have a job of the same name."""
 
 QUIET_RUN = {"healthloop/quiet": "true"}
 """The tag of runs that did nothing which anybody would look for later."""
@@ -26,20 +29,20 @@ ENDED = [
 ]
 
 
-def forget_old_runs(instance: dg.DagsterInstance, job: str, *, now: dt.datetime) -> None:
-    """Delete a few of the oldest runs of a job: quiet ones after a day, others after a week."""
-    for run_id in _old(instance, job, now):
+def forget_old_runs(instance: dg.DagsterInstance, *, now: dt.datetime) -> None:
+    """Delete a few of the oldest runs: quiet ones after a day, others after a week."""
+    for run_id in _old(instance, now):
         instance.delete_run(run_id)
         instance.compute_log_manager.delete_logs(prefix=[run_id])
         _forget_what_is_left(instance, run_id)
 
 
-def _old(instance: dg.DagsterInstance, job: str, now: dt.datetime) -> list[str]:
+def _old(instance: dg.DagsterInstance, now: dt.datetime) -> list[str]:
     """The oldest runs that may go, no more than are forgotten at once."""
     done = [dg.DagsterRunStatus.SUCCESS]
     before, long_before = now - KEEP_QUIET, now - KEEP
-    quiet = dg.RunsFilter(job_name=job, statuses=done, tags=QUIET_RUN, created_before=before)
-    other = dg.RunsFilter(job_name=job, statuses=ENDED, created_before=long_before)
+    quiet = dg.RunsFilter(statuses=done, tags=OURS | QUIET_RUN, created_before=before)
+    other = dg.RunsFilter(statuses=ENDED, tags=OURS, created_before=long_before)
     runs = [
         record.dagster_run.run_id
         for which in (quiet, other)

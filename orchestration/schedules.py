@@ -65,7 +65,7 @@ def _every_minute(company: Company, *, on: bool) -> Any:
         if under_way:
             return dg.SkipReason("another run is under way; the next minute looks again")
         try:
-            forget_old_runs(context.instance, FAST_LANE, now=context.scheduled_execution_time)
+            forget_old_runs(context.instance, now=context.scheduled_execution_time)
         except Exception as error:  # tidying up must not keep the CRM from its news
             context.log.warning(f"old runs were not forgotten ({type(error).__name__})")
         return dg.RunRequest()

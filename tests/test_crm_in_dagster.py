@@ -28,7 +28,7 @@ from contracts.company import read_company
 from orchestration.assets import actions
 from orchestration.assets.crm import NEWS, PLAN, WRITES
 from orchestration.definitions import definitions_of
-from orchestration.old_runs import MOST_AT_ONCE, QUIET_RUN
+from orchestration.old_runs import MOST_AT_ONCE, OURS, QUIET_RUN
 from orchestration.runs import instance_of
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -261,15 +261,20 @@ def test_each_minute_forgets_only_a_few_runs_the_oldest_first(company):
         runs = [
             instance.add_run(
                 dg.DagsterRun(
-                    job_name="fast_lane", status=dg.DagsterRunStatus.SUCCESS, tags=QUIET_RUN
+                    job_name="fast_lane",
+                    status=dg.DagsterRunStatus.SUCCESS,
+                    tags=OURS | QUIET_RUN,
                 )
             ).run_id
             for _ in range(MOST_AT_ONCE + 2)
         ]
         tick(company, instance, after=2 * DAY)
         assert [instance.has_run(run) for run in runs] == [False] * MOST_AT_ONCE + [True] * 2
+        others = instance.add_run(
+            dg.DagsterRun(job_name="fast_lane", status=dg.DagsterRunStatus.SUCCESS)
+        )
         tick(company, instance, after=8 * DAY)
-        assert not instance.get_run_ids()
+        assert instance.get_run_ids() == [others.run_id]
 
 
 def test_a_minute_gets_its_run_though_old_ones_cannot_be_forgotten(company, monkeypatch):
@@ -277,7 +282,7 @@ def test_a_minute_gets_its_run_though_old_ones_cannot_be_forgotten(company, monk
         raise sqlite3.OperationalError("database is locked")
 
     with dg.DagsterInstance.local_temp() as instance:
-        old = dg.DagsterRun(job_name="fast_lane", status=dg.DagsterRunStatus.FAILURE)
+        old = dg.DagsterRun(job_name="fast_lane", status=dg.DagsterRunStatus.FAILURE, tags=OURS)
         instance.add_run(old)
         monkeypatch.setattr(dg.DagsterInstance, "delete_run", broken)
         assert len(tick(company, instance, after=8 * DAY).run_requests) == 1
