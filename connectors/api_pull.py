@@ -8,6 +8,7 @@ stored again.
 
 import datetime as dt
 import gc
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,10 @@ from connectors.api_rows import Kinds, landed, united
 from connectors.files import normalised
 from connectors.quoting import literal, quoted
 from contracts.company import Company
-from contracts.errors import SourceCorrupt, SourceError
+from contracts.errors import SourceCorrupt, SourceError, where_raised
 from contracts.secrets import Secrets
+
+_logger = logging.getLogger(__name__)
 
 SPOOL_ROWS = 20_000
 BATCH_ROWS = 50_000
@@ -175,6 +178,7 @@ class _Reader:
             return self._named(error)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             # A record of another shape than the connector knows must not stop the other streams.
+            _logger.error("stream %s: cannot be read\n%s", self.name, where_raised([error]))
             cause = f"sent a record that cannot be read ({type(error).__name__})"
             return self._named(SourceCorrupt(cause, "run again, and report it if it stays so"))
 

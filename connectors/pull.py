@@ -17,8 +17,7 @@ import logging
 import shutil
 import sqlite3
 import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +40,7 @@ from connectors.places import place_of
 from connectors.sources import FilesConfig, Source, SqlConfig, address_of
 from connectors.sql import open_engine, read_sql
 from contracts.company import Company
-from contracts.errors import SourceCorrupt, SourceError, SourceUnavailable
+from contracts.errors import SourceCorrupt, SourceError, SourceUnavailable, where_raised
 
 _logger = logging.getLogger(__name__)
 
@@ -339,19 +338,8 @@ def _explained(source: Source, error: BaseException) -> SourceError:
                 f"source {source.name}: the lake cannot be written ({errno.errorcode[link.errno]})",
                 "see to the disk and the rights of the state folder",
             )
-    _logger.error("source %s: the pull failed\n%s", source.name, _places(chain))
+    _logger.error("source %s: the pull failed\n%s", source.name, where_raised(chain))
     return SourceCorrupt(
         f"source {source.name}: the pull failed ({type(chain[-1]).__name__})",
         "run it again, and report it if it fails again",
-    )
-
-
-def _places(chain: Iterable[BaseException]) -> str:
-    """Where each error of a chain was raised, for whoever mends it.
-
-    The texts of the errors stay out: they may hold a row's values or an address.
-    """
-    return "\n".join(
-        f"{type(link).__name__}, raised in\n{''.join(traceback.format_tb(link.__traceback__))}"
-        for link in chain
     )

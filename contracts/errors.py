@@ -20,7 +20,8 @@
 Every error says its cause and its remedy. Neither may hold a secret or a customer's data.
 """
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -174,3 +175,14 @@ class WarehouseError(HealthloopError):
 
 class LedgerError(HealthloopError):
     """The ledger of CRM writes cannot be read or written; nothing more is sent."""
+
+
+def where_raised(chain: Iterable[BaseException]) -> str:
+    """Where each error of a chain was raised, for whoever mends it.
+
+    The texts of the errors stay out: they may hold a row's values or an address.
+    """
+    return "\n".join(
+        f"{type(link).__name__}, raised in\n{''.join(traceback.format_tb(link.__traceback__))}"
+        for link in chain
+    )
