@@ -8,7 +8,7 @@ nothing else, so whoever decides it again, after whatever crash, decides the sam
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Arm = Literal["treated", "holdout"]
 EpisodeState = Literal["waiting", "open", "closed"]
@@ -18,6 +18,9 @@ TaskStatus = Literal["planned", "open", "completed", "deleted", "closed"]
 """`planned`: not yet acknowledged. `completed`, `deleted`: by a human. `closed`: by us."""
 
 Priority = Literal["high", "normal", "low"]
+
+EpisodeKey = tuple[str, str, dt.date]
+"""Account id and playbook; and the day on which an episode of them opened."""
 
 ESCALATION = "escalation"
 MOST_TASKS = 9
@@ -36,22 +39,37 @@ def task_key(*, tenant: str, account_id: str, playbook: str, opened_on: dt.date,
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def named_episode(name: str) -> EpisodeKey | None:
+    """The episode of a name, as `Episode.name` makes it; None for what is no such name.
+
+    >>> named_episode("champion-left/2026-06-30/A/1")
+    ('A/1', 'champion-left', datetime.date(2026, 6, 30))
+    """
+    playbook, _, rest = name.partition("/")
+    day, _, account_id = rest.partition("/")
+    try:
+        opened_on = dt.date.fromisoformat(day)
+    except ValueError:
+        return None
+    return (account_id, playbook, opened_on) if playbook and account_id else None
+
+
 def is_key_of(key: str, *, tenant: str, episode: str) -> bool:
     """Whether a key is that of some task of an episode, which is given by its name, of a tenant.
 
     >>> is_key_of("f9c479f36084" + 52 * "0", tenant="acme", episode="champion-left/2026-06-30/A1")
     False
     """
-    playbook, _, rest = episode.partition("/")
-    day, _, account_id = rest.partition("/")
-    try:
-        opened_on = dt.date.fromisoformat(day)
-    except ValueError:
+    named = named_episode(episode)
+    if named is None:
         return False
-    about: dict[str, Any] = {
-        "tenant": tenant, "account_id": account_id, "playbook": playbook, "opened_on": opened_on,
-    }  # fmt: skip
-    return any(task_key(**about, task=task) == key for task in TASKS)
+    account_id, playbook, opened_on = named
+    return key in (
+        task_key(
+            tenant=tenant, account_id=account_id, playbook=playbook, opened_on=opened_on, task=task
+        )
+        for task in TASKS
+    )
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,11 @@ class Episode:
     def name(self) -> str:
         """What people and the CRM's episode field read: ``champion-left/2026-06-30/ACC-00042``."""
         return f"{self.playbook}/{self.opened_on}/{self.account_id}"
+
+    @property
+    def episode_key(self) -> EpisodeKey:
+        """What tells it from all others."""
+        return self.account_id, self.playbook, self.opened_on
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,11 @@ class TaskState:
     decided_on: dt.date | None = None
     subject: str = ""
     owner_now: str | None = None
+
+    @property
+    def episode_key(self) -> EpisodeKey:
+        """The episode that it belongs to."""
+        return self.account_id, self.playbook, self.opened_on
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ SCORES = ("risk", "upsell", "health", "handoff")
 PARTS = ("score", "band", "reasons", "coverage", "as_of", "scorecard", "change")
 """What is shown of each score. `change` is against the score of a week before."""
 
-BOTH: tuple[CrmObject, ...] = ("account", "opportunity")
+OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 TEXT_LENGTH, LONG_TEXT_LENGTH = 255, 4000
 
 
@@ -97,7 +97,7 @@ def _of_score(score: str) -> list[CrmField]:
          TEXT_LENGTH),
     ]  # fmt: skip
     return [
-        CrmField(f"{score}_{part}", kind, f"{title} {label}", help, BOTH, (), choices, length)
+        CrmField(f"{score}_{part}", kind, f"{title} {label}", help, OBJECTS, (), choices, length)
         for part, kind, label, help, choices, length in parts
     ]
 
@@ -136,7 +136,7 @@ FIELDS: dict[str, CrmField] = {
     for field in (
         *(field for score in SCORES for field in _of_score(score)),
         CrmField("health_outcome", "text", "Desired outcome", "The outcome that the health score "
-                 "is about.", BOTH),
+                 "is about.", OBJECTS),
         *HANDOFF_FACTS,
         *OVERRIDE,
     )

@@ -24,7 +24,7 @@ from connectors.crm.plans import Intent, Plan
 from connectors.crm.settings import CrmSettings, names_of, read_crm
 from connectors.crm.writing import CrmName
 from contracts.company import Company
-from contracts.crm_fields import CrmObject, written_on
+from contracts.crm_fields import OBJECTS, CrmObject, written_on
 from contracts.errors import SourceError
 from orchestration.crms import Clock, Crms, leased_ledger, ledger_of, settings_of
 from scoring import actions, desired, live
@@ -36,7 +36,6 @@ from scoring.triggers import Relations
 NEWS = "news"
 NEWS_OVERLAP = dt.timedelta(minutes=15)
 """How far before the last look to look again: a source may tell of a fact minutes after it."""
-OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 Lane = Literal["daily", "fast"]
 
 

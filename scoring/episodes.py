@@ -22,6 +22,7 @@ from contracts.actions import (
     ESCALATION,
     Decisions,
     Episode,
+    EpisodeKey,
     TaskClosing,
     TaskDraft,
     TaskLeft,
@@ -45,8 +46,6 @@ UNUSED = "the playbook is not in use any more"
 CLEARED = "cleared"
 
 Pair = tuple[str, str]
-EpisodeKey = tuple[str, str, dt.date]
-"""Account id and playbook; and the day on which an episode of them opened."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def decide(
     tasks_of: dict[EpisodeKey, list[TaskState]] = defaultdict(list)
     week = _Week(day, capacity)
     for task in sorted(tasks, key=lambda task: task.key):
-        tasks_of[task.account_id, task.playbook, task.opened_on].append(task)
+        tasks_of[task.episode_key].append(task)
         week.count(task)
     histories: dict[Pair, list[Episode]] = defaultdict(list)
     for episode in sorted(episodes, key=lambda episode: episode.opened_on):
@@ -215,7 +214,7 @@ class _Today:
         cooldown = dt.timedelta(days=playbook.cooldown)
         for episode in history:
             # One that only ever waited gave nobody a task, so nobody needs to rest from it.
-            known = (episode.account_id, episode.playbook, episode.opened_on) in self.tasks_of
+            known = episode.episode_key in self.tasks_of
             spent = known or episode.arm == "holdout"
             if episode.opened_on >= self.day or (spent and self.day < episode.opened_on + cooldown):
                 return False
@@ -296,15 +295,16 @@ class _Today:
     # What is to be done with tasks
 
     def _tasks(self, episode: Episode) -> list[TaskState]:
-        return self.tasks_of.get((episode.account_id, episode.playbook, episode.opened_on), [])
+        return self.tasks_of.get(episode.episode_key, [])
 
     def _close_leftovers(self, episode: Episode) -> None:
         """Close what an earlier plan wanted closed and could not: a CRM that was down, a crash.
 
         Of tasks that were found in the CRM (the ledger was lost) nobody knows who touched them.
         """
-        left = (task for task in self._tasks(episode) if task.task and not task.touched)
-        self._close_untouched((task for task in left if task.status in ALIVE), episode.why)
+        for task in self._tasks(episode):
+            if task.task and not task.touched and task.status in ALIVE:
+                self._close_untouched([task], episode.why)
 
     def _close_untouched(self, tasks: Iterable[TaskState], why: str) -> None:
         for task in tasks:

@@ -56,15 +56,9 @@ def queue(
     in the calendar week of `day`.
     """
     week = _Weeks(day, playbooks, accounts, values)
-    by_key = {(e.account_id, e.playbook, e.opened_on): e for e in episodes}
+    by_key = {episode.episode_key: episode for episode in episodes}
     entries = [
-        entry
-        for task in tasks
-        if (
-            entry := week.of_task(
-                task, by_key.get((task.account_id, task.playbook, task.opened_on))
-            )
-        )
+        entry for task in tasks if (entry := week.of_task(task, by_key.get(task.episode_key)))
     ]
     for episode in by_key.values():
         if episode.state == "waiting" and episode.playbook in playbooks:

@@ -29,14 +29,11 @@ from connectors.crm.ledger_tables import (
     upsert,
 )
 from connectors.crm.plans import Intent, IntentKind, IntentState, Plan, PlanStatus
-from contracts.actions import Episode, EpisodeState, TaskState
+from contracts.actions import EpisodeKey, EpisodeState
 from contracts.errors import LedgerError
 
 WAITING: tuple[PlanStatus, ...] = ("open", "held", "approved")
 """Plans that are not over: a newer one takes their place."""
-
-EpisodeKey = tuple[str, str, dt.date]
-"""Account id and playbook; and the day on which an episode of them opened."""
 
 
 def store(connection: sa.Connection, plan: Plan, its_intents: Sequence[Intent]) -> None:
@@ -102,17 +99,20 @@ def begin(connection: sa.Connection, plan: Plan, at: dt.datetime) -> None:
     decided = [
         task_row(task, *links.get(task.key, (None, None)))
         for task in plan.tasks
-        if task.status == "closed" or _key(task) not in overtaken
+        if task.status == "closed" or task.episode_key not in overtaken
     ]
     upsert(connection, tasks, decided, where=lambda new: tasks.c.status == "planned")
-    opened = [episode_row(episode) for episode in plan.episodes if _key(episode) not in overtaken]
+    opened = [
+        episode_row(episode) for episode in plan.episodes if episode.episode_key not in overtaken
+    ]
     upsert(connection, episodes, opened, where=lambda new: episodes.c.state != "closed")
 
 
 def _overtaken(connection: sa.Connection, plan: Plan) -> set[EpisodeKey]:
     """The episodes of a plan that were closed since, or in whose place another one was opened."""
-    ended = {_key(episode) for episode in plan.episodes if episode.state == "closed"}
-    begun = {*map(_key, plan.episodes), *map(_key, plan.tasks)} - ended
+    ended = {episode.episode_key for episode in plan.episodes if episode.state == "closed"}
+    decided = {e.episode_key for e in plan.episodes} | {t.episode_key for t in plan.tasks}
+    begun = decided - ended
     standing: dict[tuple[str, str], dict[dt.date, EpisodeState]] = {}
     for some in chunks(sorted({account_id for account_id, _, _ in begun})):
         rows = connection.execute(sa.select(episodes).where(episodes.c.account_id.in_(some)))
@@ -128,10 +128,6 @@ def _overtaken(connection: sa.Connection, plan: Plan) -> set[EpisodeKey]:
         )
 
     return {key for key in begun if is_overtaken(*key)}
-
-
-def _key(about: Episode | TaskState) -> EpisodeKey:
-    return about.account_id, about.playbook, about.opened_on
 
 
 def end(

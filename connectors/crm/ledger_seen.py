@@ -12,7 +12,7 @@ from connectors.crm.ledger_rows import chunks
 from connectors.crm.ledger_tables import confirmed, drift, episodes, tasks, tombstones, upsert
 from connectors.crm.plans import Drift
 from connectors.crm.writing import CrmName, SeenRecord, SeenTask
-from contracts.actions import TaskStatus
+from contracts.actions import TaskStatus, named_episode
 
 SOMEBODY_ELSE = "(somebody else)"
 _ADOPTED = tasks.c.owner.is_(None) & tasks.c.owner_id.is_not(None) & (tasks.c.task == "")
@@ -126,14 +126,10 @@ def _adopted(seen: SeenTask, crm: CrmName) -> dict[str, Any] | None:
     What was written first is lost, so the task counts as untouched if it is open: its present
     subject, owner and day are what later changes are told by.
     """
-    playbook, _, rest = seen.episode.partition("/")
-    day, _, account_id = rest.partition("/")
-    try:
-        opened_on = dt.date.fromisoformat(day)
-    except ValueError:
+    named = named_episode(seen.episode)
+    if named is None:
         return None
-    if not (playbook and account_id):
-        return None
+    account_id, playbook, opened_on = named
     return {
         "key": seen.key, "crm": crm, "record_id": seen.record_id, "account_id": account_id,
         "playbook": playbook, "opened_on": opened_on, "task": "", "status": seen.status,

@@ -307,11 +307,11 @@ def make_tables(connection: sa.Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
-    if not sa.inspect(connection).has_table(versions.name):
+    there = sa.inspect(connection).get_table_names()
+    if versions.name not in there:
         metadata.create_all(connection)
         connection.execute(sa.insert(versions).values(version=VERSION))
         return
-    metadata.create_all(connection)  # a table that is new since
     version = connection.execute(sa.select(sa.func.max(versions.c.version))).scalar() or 0
     if version > VERSION:
         raise LedgerError(
@@ -323,6 +323,8 @@ def make_tables(connection: sa.Connection) -> None:
             f"the ledger is of version {version}, and this Healthloop keeps version {VERSION}",
             "set it aside: a new one is rebuilt from the CRM's own keys",
         )
+    if metadata.tables.keys() - {*there}:  # some came later
+        metadata.create_all(connection)
 
 
 def place_of(engine: sa.Engine) -> str:

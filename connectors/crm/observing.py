@@ -17,13 +17,12 @@ from connectors.crm.ledger import Drift, Ledger
 from connectors.crm.settings import CrmSettings, Target, names_of
 from connectors.crm.writing import CrmName, CrmWriter, SeenRecord
 from contracts.actions import TaskState, is_key_of
-from contracts.crm_fields import CrmObject, written_on
+from contracts.crm_fields import OBJECTS, CrmObject, written_on
 
 T = TypeVar("T")
 Record = tuple[CrmName, str]
 """A record's CRM and its id there."""
 
-OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 TASK = "task"
 AT_ONCE = 2000
 OVERLAP = dt.timedelta(minutes=10)

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from connectors.crm.ledger import Ledger
 from connectors.crm.settings import CrmSettings, names_of
 from connectors.crm.writing import CrmName
-from contracts.crm_fields import CrmObject
+from contracts.crm_fields import OBJECTS
 from contracts.errors import HeldError
 
-OBJECTS: tuple[CrmObject, ...] = ("account", "opportunity")
 ORGANISATION = "organisation"
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from connectors.crm.applying import Applied
 from connectors.crm.plans import Plan
+from contracts.actions import named_episode
 from contracts.company import Company
 from orchestration.assets import actions, plan, signals
 from orchestration.crm_plans import Planned, plan_day, plan_news, saw_news
@@ -105,9 +106,8 @@ def _metadata(planned: Planned) -> dict[str, dg.MetadataValue | int | float | st
         for change in intent.changes
         if change.field.endswith(("_score", "_band"))
     )
-    playbooks = Counter(
-        intent.task.episode.partition("/")[0] for intent in planned.intents if intent.task
-    )
+    episodes = (named_episode(intent.task.episode) for intent in planned.intents if intent.task)
+    playbooks = Counter(playbook for _, playbook, _ in filter(None, episodes))
     observed = planned.observed
     metadata: dict[str, dg.MetadataValue | int | float | str] = {
         "plan": planned.plan.plan_id if planned.stored else "not kept",

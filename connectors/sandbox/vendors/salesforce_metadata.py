@@ -19,12 +19,12 @@ from connectors.sandbox.vendors.salesforce_objects import records
 from connectors.sandbox.vendors.salesforce_schema import SCHEMA
 from connectors.sandbox.vendors.salesforce_web import Refused, not_found, object_sent
 from connectors.sandbox.vendors.soql import Field, Record, SoqlError, parse, value_of
-from contracts.crm_fields import BOTH, CrmField, read_on, written_on
+from contracts.crm_fields import OBJECTS, CrmField, read_on, written_on
 
 PERMISSION_SET = record_id("0PS", 2)
 """The permission set of `provisioned`."""
 
-TABLES = {object: object.capitalize() for object in BOTH}
+TABLES = {object: object.capitalize() for object in OBJECTS}
 
 _NAME = re.compile(r"(\w+)\.([A-Za-z](?:_?[A-Za-z0-9])*)__c", re.ASCII)
 _LONGEST_NAME = 40
